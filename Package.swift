@@ -1,0 +1,115 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Settings of every Swift target (style: Swift 6 mode, strict memory safety as an error).
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .strictMemorySafety(),
+  .treatWarning("StrictMemorySafety", as: .error),
+]
+
+/// The software CPU's inner loop: no overflow traps, no dynamic exclusivity checks. It is written with
+/// wrapping arithmetic and pointers to plain structs throughout, so the flags only remove residual checks.
+let hotPath: [SwiftSetting] =
+  strict + [
+    .unsafeFlags(["-Ounchecked", "-enforce-exclusivity=unchecked"], .when(configuration: .release))
+  ]
+
+func module(
+  _ name: String, _ dependencies: [Target.Dependency] = [], settings: [SwiftSetting] = strict,
+  plugins: [Target.PluginUsage] = []
+) -> Target {
+  .target(
+    name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: settings,
+    plugins: plugins)
+}
+
+func shim(_ name: String) -> Target {
+  .target(
+    name: name, path: "Sources/Shims/\(name)",
+    cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-O2"])])
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies + ["Support"],
+    swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")])
+}
+
+let package = Package(
+  name: "goliath",
+  products: [
+    .executable(name: "goliath", targets: ["goliath"])
+  ],
+  targets: [
+    // Programs.
+    .executableTarget(
+      name: "goliath",
+      dependencies: [
+        "Monitor", "Options", "Machine", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU",
+        "DeviceModel", "Shm", "QAPI", "JSON", "Host",
+      ], swiftSettings: strict),
+    .executableTarget(name: "SchemaCompiler", dependencies: ["JSON"], swiftSettings: strict),
+    .plugin(
+      name: "GenerateQAPI", capability: .buildTool(), dependencies: ["SchemaCompiler"]),
+
+    // What the product is about, from the top down.
+    module(
+      "Monitor",
+      ["Machine", "Options", "Chardev", "DeviceModel", "CPU", "Shm", "QAPI", "JSON", "Host"]),
+    module("Options", ["QAPI", "JSON", "Host"]),
+    module(
+      "Machine",
+      [
+        "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU", "DeviceModel", "Shm", "QAPI",
+        "JSON", "Host",
+      ]),
+    module("Devices", ["Chardev", "DistIRQ", "DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
+    module("KVM", ["CPU", "DeviceModel", "Shm", "Host", "CKVM", "CLinux"]),
+    module("Translator", ["CPU", "DeviceModel", "Shm", "Host", "CX86"], settings: hotPath),
+    module("Chardev", ["QAPI", "JSON", "Host", "CLinux"]),
+    module("DistIRQ", ["CPU", "DeviceModel"]),
+    module("CPU", ["DeviceModel", "Shm", "CX86"]),
+    module("DeviceModel", ["Shm", "QAPI", "JSON", "Host"]),
+    module("Shm", ["Host", "CLinux"]),
+    module("QAPI", ["JSON"], plugins: ["GenerateQAPI"]),
+    module("JSON", ["CJansson"]),
+    module("Host", ["CLinux"]),
+
+    // C: headers and a few lines each.
+    .systemLibrary(
+      name: "CJansson", path: "Sources/Shims/CJansson", pkgConfig: "jansson",
+      providers: [.apt(["libjansson-dev"])]),
+    shim("CLinux"),
+    shim("CKVM"),
+    shim("CX86"),
+
+    // Tests.
+    .target(
+      name: "Support",
+      dependencies: ["DeviceModel", "Shm", "CPU", "DistIRQ", "Chardev", "QAPI", "JSON", "Host"],
+      path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
+    tests("HostTests", ["Host"]),
+    tests("JSONTests", ["JSON"]),
+    tests("QAPITests", ["QAPI", "JSON"]),
+    tests("OptionsTests", ["Options", "QAPI", "JSON"]),
+    tests("ShmTests", ["Shm", "Host"]),
+    tests("DeviceModelTests", ["DeviceModel", "Shm", "Host"]),
+    tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
+    tests("DevicesTests", ["Devices", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),
+    tests("ChardevTests", ["Chardev", "QAPI", "Host"]),
+    tests("CPUTests", ["CPU"]),
+    tests("TranslatorTests", ["Translator", "CPU", "DeviceModel", "Shm", "Host", "CX86"]),
+    tests("KVMTests", ["KVM", "CPU", "DeviceModel", "Shm", "Host"]),
+    tests(
+      "MachineTests",
+      ["Machine", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI", "Host"]),
+    tests("MonitorTests", ["Monitor", "Machine", "Options", "Chardev", "QAPI", "JSON", "Host"]),
+    tests("ProjectTests", []),
+    tests("EndToEnd", ["goliath", "JSON"]),
+  ]
+)
