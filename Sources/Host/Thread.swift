@@ -1,0 +1,88 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// A plain POSIX thread with a name that `ps -L` and debuggers show.
+///
+/// For code that may not be `async`: vCPU loops, link receivers.
+package final class HostThread: Sendable {
+  private let handle: pthread_t
+  /// The kernel's thread id, as `query-cpus-fast` reports it; 0 until the thread has started.
+  package var id: Int64 { started.id.load(ordering: .acquiring) }
+
+  private final class Start: Sendable {
+    let name: String
+    let body: @Sendable () -> Void
+    let id = Atomic<Int64>(0)
+    init(name: String, body: @escaping @Sendable () -> Void) {
+      self.name = name
+      self.body = body
+    }
+  }
+  private let started: Start
+
+  /// Starts a thread that runs `body` once. Throws `SystemError` for `pthread_create`.
+  package init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+    let start = Start(name: name, body: body)
+    var thread = pthread_t()
+    // SAFETY: the retained object is released by the thread, or below when there is none.
+    let context = unsafe Unmanaged.passRetained(start).toOpaque()
+    let code = unsafe pthread_create(&thread, nil, HostThread.enter, context)
+    if code != 0 {
+      unsafe Unmanaged<Start>.fromOpaque(context).release()
+      throw SystemError(call: "pthread_create", code: code)
+    }
+    handle = thread
+    started = start
+  }
+
+  /// Waits for the thread's end. Call it once.
+  package func join() { pthread_join(handle, nil) }
+
+  /// Sends a signal to the thread; with an empty handler it interrupts a system call.
+  package func signal(_ number: Int32) { _ = pthread_kill(handle, number) }
+
+  // A named nonisolated function: a closure made in isolated code would carry that isolation to the new thread.
+  private nonisolated static let enter:
+    @convention(c) (UnsafeMutableRawPointer?) ->
+      UnsafeMutableRawPointer? = { context in
+        guard let context = unsafe context else { return nil }
+        // SAFETY: made by passRetained in init.
+        let start = unsafe Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
+        start.id.store(goliath_thread_id(), ordering: .releasing)
+        _ = unsafe goliath_set_thread_name(String(start.name.prefix(15)))
+        start.body()
+        return nil
+      }
+}
+
+/// A word that threads sleep on (futex): the cheapest wake-up there is.
+@safe package final class WaitWord: Sendable {
+  // SAFETY: the pointee is an atomic, so any thread may use it.
+  nonisolated(unsafe) private let word: UnsafeMutablePointer<Atomic<UInt32>>
+
+  package init() {
+    // SAFETY: initialised here, freed in deinit; only atomics touch it.
+    unsafe word = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
+    unsafe word.initialize(to: Atomic(0))
+  }
+
+  deinit {
+    unsafe word.deinitialize(count: 1)
+    unsafe word.deallocate()
+  }
+
+  /// The present value, to be given to `wait`.
+  package var value: UInt32 { unsafe word.pointee.load(ordering: .acquiring) }
+
+  /// Adds one and wakes all sleepers.
+  package func advance() {
+    unsafe word.pointee.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    unsafe goliath_futex_wake(word, Int32.max)
+  }
+
+  /// Sleeps until the value differs from `seen`, a spurious wake-up, or `nanoseconds` have passed (nil: no limit).
+  package func wait(while seen: UInt32, nanoseconds: Int64? = nil) {
+    _ = unsafe goliath_futex_wait(word, seen, nanoseconds.map { max($0, 0) } ?? -1)
+  }
+}
