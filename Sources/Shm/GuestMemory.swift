@@ -1,0 +1,281 @@
+package import Synchronization
+
+/// One stretch of guest-physical addresses that a block of RAM or ROM answers.
+package struct MemorySlot: Sendable {
+  package var guest: GuestAddress
+  /// Bytes; a multiple of the page size.
+  package var size: UInt64
+  package var block: RAMBlock
+  /// Where in the block the stretch begins; a multiple of the page size.
+  package var offset: UInt64
+  /// The guest reads and executes it; its writes go to the bus in place of the memory.
+  package var isReadOnly: Bool
+
+  package init(
+    guest: GuestAddress, size: UInt64, block: RAMBlock, offset: UInt64 = 0, isReadOnly: Bool = false
+  ) {
+    self.guest = guest
+    self.size = size
+    self.block = block
+    self.offset = offset
+    self.isReadOnly = isReadOnly
+  }
+
+  /// The first address behind it.
+  package var end: UInt64 { guest.rawValue &+ size }
+}
+
+/// The guest's RAM and ROM by guest-physical address.
+///
+/// Reading needs no lock: slots live in a flat table of atomics under a sequence counter. Changing them (firmware
+/// shadowing, hot plug) takes a mutex and tells the accelerators. Accesses that no slot covers are answered with nil or false:
+/// what lies there is a device's, or nothing.
+@safe package final class GuestMemory: Sendable {
+  /// Most slots at a time.
+  package static let capacity = 64
+
+  private struct Entry: ~Copyable {
+    let start = Atomic<UInt64>(0)
+    let end = Atomic<UInt64>(0)
+    let host = Atomic<UInt>(0)
+    let flags = Atomic<UInt>(0)
+    let readOnly = Atomic<Bool>(false)
+  }
+  // SAFETY: allocated once, freed in deinit; all fields are atomics.
+  nonisolated(unsafe) private let table: UnsafeMutablePointer<Entry>
+  private let count = Atomic<Int>(0)
+  private let sequence = Atomic<UInt32>(0)
+
+  private struct Configuration {
+    var slots: [MemorySlot] = []
+    var blocks: [RAMBlock] = []
+    var observers: [@Sendable (_ slots: [MemorySlot]) -> Void] = []
+  }
+  private let configuration = Mutex(Configuration())
+  private let codeObserver = Mutex<(@Sendable (GuestAddress, Int) -> Void)?>(nil)
+
+  package init() {
+    unsafe table = UnsafeMutablePointer<Entry>.allocate(capacity: GuestMemory.capacity)
+    for index in 0..<GuestMemory.capacity {
+      unsafe (table + index).initialize(to: Entry())
+    }
+  }
+
+  deinit {
+    unsafe table.deinitialize(count: GuestMemory.capacity)
+    unsafe table.deallocate()
+  }
+
+  // MARK: - Layout
+
+  /// The slots, by address.
+  package var slots: [MemorySlot] { configuration.withLock { $0.slots } }
+
+  /// Replaces all slots; they must not overlap, and there are at most `capacity`. Tells the observers before it returns.
+  ///
+  /// Blocks once used stay alive as long as this object, so that a pointer taken before a change stays valid memory.
+  package func setSlots(_ slots: [MemorySlot]) {
+    let sorted = Array(slots.sorted { $0.guest < $1.guest }.prefix(GuestMemory.capacity))
+    let observers = configuration.withLock { state in
+      state.slots = sorted
+      for slot in sorted where !state.blocks.contains(where: { $0 === slot.block }) {
+        state.blocks.append(slot.block)
+      }
+      publish(sorted)
+      return state.observers
+    }
+    for observer in observers { observer(sorted) }
+  }
+
+  /// Calls `observer` with all slots now and after each change, on the thread that made it.
+  package func observeSlots(_ observer: @escaping @Sendable (_ slots: [MemorySlot]) -> Void) {
+    let slots = configuration.withLock { state in
+      state.observers.append(observer)
+      return state.slots
+    }
+    observer(slots)
+  }
+
+  /// Whom to tell when someone other than a vCPU writes to pages that hold decoded code (address, length in bytes).
+  package func observeCodeWrites(_ observer: @escaping @Sendable (GuestAddress, Int) -> Void) {
+    codeObserver.withLock { $0 = observer }
+  }
+
+  private func publish(_ slots: [MemorySlot]) {
+    sequence.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    // Largest first: nearly every lookup ends at the first entry.
+    var index = 0
+    for slot in slots.sorted(by: { $0.size > $1.size }) {
+      let host = unsafe UInt(bitPattern: slot.block.base) &+ UInt(slot.offset)
+      let page = Int(slot.offset / GuestAddress.pageSize)
+      let flags = unsafe UInt(bitPattern: slot.block.pageFlags + page)
+      unsafe table[index].start.store(slot.guest.rawValue, ordering: .releasing)
+      unsafe table[index].end.store(slot.end, ordering: .releasing)
+      unsafe table[index].host.store(host, ordering: .releasing)
+      unsafe table[index].flags.store(flags, ordering: .releasing)
+      unsafe table[index].readOnly.store(slot.isReadOnly, ordering: .releasing)
+      index += 1
+    }
+    count.store(index, ordering: .releasing)
+    sequence.wrappingAdd(1, ordering: .acquiringAndReleasing)
+  }
+
+  // MARK: - Lookup
+
+  /// Host memory behind a guest address.
+  @unsafe package struct Translation {
+    /// The byte at the address asked for.
+    package let host: UnsafeMutableRawPointer
+    /// How many bytes from there belong to the same slot.
+    package let length: UInt64
+    /// Flags of the page that holds the byte; those of the next pages follow.
+    package let flags: UnsafeMutablePointer<Atomic<UInt8>>
+    package let isReadOnly: Bool
+  }
+
+  /// Finds the RAM or ROM at `address`; nil when there is none. Lock-free, any thread, no allocation.
+  package func translate(_ address: GuestAddress) -> Translation? {
+    let wanted = address.rawValue
+    while true {
+      let before = sequence.load(ordering: .acquiring)
+      if before & 1 != 0 { continue }
+      var found: Translation?
+      let used = count.load(ordering: .acquiring)
+      for index in 0..<used {
+        let start = unsafe table[index].start.load(ordering: .acquiring)
+        let end = unsafe table[index].end.load(ordering: .acquiring)
+        guard wanted >= start, wanted < end else { continue }
+        let offset = wanted &- start
+        let base = unsafe table[index].host.load(ordering: .acquiring)
+        let flags = unsafe table[index].flags.load(ordering: .acquiring)
+        let page = UInt(offset / GuestAddress.pageSize)
+        // SAFETY: both were published together with the bounds checked above; blocks are never unmapped before `self` goes.
+        if let host = unsafe UnsafeMutableRawPointer(bitPattern: base &+ UInt(offset)),
+          let flagged = unsafe UnsafeMutablePointer<Atomic<UInt8>>(bitPattern: flags &+ page)
+        {
+          unsafe found = Translation(
+            host: host, length: end &- wanted, flags: flagged,
+            isReadOnly: table[index].readOnly.load(ordering: .acquiring))
+        }
+        break
+      }
+      atomicMemoryFence(ordering: .acquiring)
+      if sequence.load(ordering: .relaxed) == before { return unsafe found }
+    }
+  }
+
+  // MARK: - Accesses of devices, loaders and monitors
+
+  /// Whether `length` bytes from `address` are RAM or ROM throughout.
+  package func contains(_ address: GuestAddress, length: UInt64) -> Bool {
+    var at = address
+    var left = length
+    while left > 0 {
+      guard let piece = unsafe translate(at) else { return false }
+      let step = unsafe min(left, piece.length)
+      at = at + step
+      left &-= step
+    }
+    return true
+  }
+
+  /// The bytes at `address`; nil unless all of them are RAM or ROM.
+  package func read(_ address: GuestAddress, count length: Int) -> [UInt8]? {
+    guard length >= 0, contains(address, length: UInt64(length)) else { return nil }
+    var bytes = [UInt8](repeating: 0, count: length)
+    return read(address, into: &bytes) ? bytes : nil
+  }
+
+  /// Fills `bytes` from `address`; false unless all of it is RAM or ROM.
+  package func read(_ address: GuestAddress, into bytes: inout [UInt8]) -> Bool {
+    let length = bytes.count
+    var done = 0
+    while done < length {
+      guard let piece = unsafe translate(address + UInt64(done)) else { return false }
+      let step = unsafe Int(min(UInt64(length - done), piece.length))
+      // SAFETY: `step` is within both the slot and the array.
+      unsafe bytes.withUnsafeMutableBytes {
+        unsafe ($0.baseAddress.unsafelyUnwrapped + done).copyMemory(
+          from: piece.host, byteCount: step)
+      }
+      done += step
+    }
+    return true
+  }
+
+  /// Stores `bytes` at `address`; false, with nothing written, unless all of it is memory.
+  ///
+  /// ROM is written too when `toROM` is set (loaders), else it counts as no memory.
+  @discardableResult
+  package func write(_ address: GuestAddress, _ bytes: [UInt8], toROM: Bool = false) -> Bool {
+    var done = 0
+    while done < bytes.count {
+      guard let piece = unsafe translate(address + UInt64(done)),
+        unsafe toROM || !piece.isReadOnly
+      else { return false }
+      done += unsafe Int(min(UInt64(bytes.count - done), piece.length))
+    }
+    done = 0
+    while done < bytes.count {
+      guard let piece = unsafe translate(address + UInt64(done)) else { return false }
+      let step = unsafe Int(min(UInt64(bytes.count - done), piece.length))
+      // SAFETY: `step` is within both the slot and the array.
+      unsafe bytes.withUnsafeBytes {
+        unsafe piece.host.copyMemory(
+          from: $0.baseAddress.unsafelyUnwrapped + done, byteCount: step)
+      }
+      done += step
+    }
+    noteWrite(address, bytes.count)
+    return true
+  }
+
+  /// A little-endian integer at `address`; nil unless all of it is RAM or ROM.
+  package func load<T: FixedWidthInteger & BitwiseCopyable>(
+    _ address: GuestAddress, as type: T.Type = T.self
+  ) -> T? {
+    let width = UInt64(T.bitWidth / 8)
+    guard let piece = unsafe translate(address) else { return nil }
+    if unsafe piece.length >= width {
+      return unsafe T(littleEndian: piece.host.loadUnaligned(as: T.self))
+    }
+    guard let bytes = read(address, count: Int(width)) else { return nil }
+    return bytes.reversed().reduce(0) { ($0 << 8) | T(truncatingIfNeeded: $1) }
+  }
+
+  /// Stores a little-endian integer; false unless all of it is RAM.
+  @discardableResult
+  package func store<T: FixedWidthInteger & BitwiseCopyable>(
+    _ address: GuestAddress, _ value: T
+  ) -> Bool {
+    let width = T.bitWidth / 8
+    if let piece = unsafe translate(address), unsafe piece.length >= UInt64(width),
+      unsafe !piece.isReadOnly
+    {
+      unsafe piece.host.storeBytes(of: value.littleEndian, as: T.self)
+      noteWrite(address, width)
+      return true
+    }
+    let bytes = (0..<width).map { UInt8(truncatingIfNeeded: value >> T($0 * 8)) }
+    return write(address, bytes)
+  }
+
+  /// Tells the software CPU when code was overwritten. Called by whoever writes through a `Translation` of its own.
+  package func noteWrite(_ address: GuestAddress, _ length: Int) {
+    guard length > 0 else { return }
+    let page = GuestAddress.pageSize
+    var at = address.rawValue & ~(page &- 1)
+    let last = address.rawValue &+ UInt64(length) &- 1
+    var touched = false
+    while at <= last, !touched {
+      if let piece = unsafe translate(GuestAddress(at)) {
+        touched =
+          unsafe piece.flags.pointee.load(ordering: .acquiring) & PageFlags.code.rawValue != 0
+      }
+      let next = at &+ page
+      if next < at { break }
+      at = next
+    }
+    if touched, let observer = codeObserver.withLock({ $0 }) { observer(address, length) }
+  }
+}
