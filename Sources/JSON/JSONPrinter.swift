@@ -1,0 +1,143 @@
+internal import Glibc
+
+extension JSONValue {
+  /// The text in QEMU's form: members in its hash order, ASCII only, `", "` and `": "`.
+  /// `pretty` puts each member on a line of its own, four spaces per level, lines ending in `\n`
+  /// (the monitor turns those into `\r\n`).
+  package func printed(pretty: Bool = false) -> [UInt8] {
+    var printer = JSONPrinter(pretty: pretty)
+    printer.print(self)
+    return printer.output
+  }
+
+  /// `printed()` as a string.
+  package var text: String { String(decoding: printed(), as: UTF8.self) }
+}
+
+/// Appends values to a buffer in the form that QEMU 7.2 writes (see `JSONValue.printed`).
+package struct JSONPrinter {
+  /// What was printed so far.
+  package var output: [UInt8] = []
+  private let pretty: Bool
+  private var level = 0
+
+  /// A printer with an empty buffer.
+  package init(pretty: Bool = false) { self.pretty = pretty }
+
+  /// Appends one value.
+  package mutating func print(_ value: JSONValue) {
+    switch value {
+    case .null: append("null")
+    case .bool(let flag): append(flag ? "true" : "false")
+    case .int(let number): append(String(number))
+    case .uint(let number): append(String(number))
+    case .double(let number): append(Self.format(number))
+    case .string(let text): print(text)
+    case .array(let elements):
+      output.append(UInt8(ascii: "["))
+      level += 1
+      for index in elements.indices {
+        if index > 0 { append(pretty ? "," : ", ") }
+        newLine()
+        print(elements[index])
+      }
+      level -= 1
+      newLine()
+      output.append(UInt8(ascii: "]"))
+    case .object(let object): print(object)
+    }
+  }
+
+  /// The value that QEMU's dictionary hashes a member name to; members are written in ascending
+  /// order of it.
+  package static func bucket(_ name: String) -> UInt32 {
+    var value: UInt32 = 0x238F_13AF &* UInt32(truncatingIfNeeded: name.utf8.count)
+    var shift: UInt32 = 0
+    for byte in name.utf8 {
+      value = value &+ (UInt32(byte) << shift)
+      shift = (shift + 5) % 24
+    }
+    return (1_103_515_243 &* value &+ 12345) & 511
+  }
+
+  // MARK: -
+
+  private mutating func print(_ object: JSONObject) {
+    output.append(UInt8(ascii: "{"))
+    level += 1
+    var isFirst = true
+    for position in Self.order(object) {
+      if !isFirst { append(pretty ? "," : ", ") }
+      isFirst = false
+      newLine()
+      let (name, value) = object.member(at: position)
+      print(name)
+      append(": ")
+      print(value)
+    }
+    level -= 1
+    newLine()
+    output.append(UInt8(ascii: "}"))
+  }
+
+  /// Positions of the members as they are written. Two names in one bucket: the later one first.
+  private static func order(_ object: JSONObject) -> [Int] {
+    if object.count < 2 { return object.isEmpty ? [] : [0] }
+    var keyed: [(bucket: UInt32, position: Int)] = []
+    keyed.reserveCapacity(object.count)
+    for position in 0..<object.count {
+      keyed.append((bucket(object.member(at: position).name), position))
+    }
+    keyed.sort { left, right in
+      left.bucket != right.bucket ? left.bucket < right.bucket : left.position > right.position
+    }
+    return keyed.map(\.position)
+  }
+
+  private mutating func newLine() {
+    guard pretty else { return }
+    output.append(UInt8(ascii: "\n"))
+    output.append(contentsOf: repeatElement(UInt8(ascii: " "), count: 4 * level))
+  }
+
+  private mutating func append(_ text: String) { output.append(contentsOf: text.utf8) }
+
+  /// Appends a string in quotes.
+  package mutating func print(_ text: String) {
+    output.append(UInt8(ascii: "\""))
+    for scalar in text.unicodeScalars {
+      switch scalar.value {
+      case 0x22: append("\\\"")
+      case 0x5C: append("\\\\")
+      case 0x08: append("\\b")
+      case 0x0C: append("\\f")
+      case 0x0A: append("\\n")
+      case 0x0D: append("\\r")
+      case 0x09: append("\\t")
+      case 0x20...0x7E: output.append(UInt8(truncatingIfNeeded: scalar.value))
+      case 0...0xFFFF: escape(UInt16(truncatingIfNeeded: scalar.value))
+      default:
+        for unit in String(scalar).utf16 { escape(unit) }
+      }
+    }
+    output.append(UInt8(ascii: "\""))
+  }
+
+  private mutating func escape(_ unit: UInt16) {
+    append("\\u")
+    for shift in [12, 8, 4, 0] as [UInt16] {
+      let digit = UInt8(truncatingIfNeeded: unit >> shift & 0xF)
+      output.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "A") + digit - 10)
+    }
+  }
+
+  /// 17 significant digits, in plain or exponent form (C's `%.17g`).
+  static func format(_ number: Double) -> String {
+    var buffer = [CChar](repeating: 0, count: 40)
+    // SAFETY: the buffer is longer than any output of %.17g; vsnprintf stops at its size.
+    let length = unsafe withVaList([number]) { arguments in
+      unsafe vsnprintf(&buffer, buffer.count, "%.17g", arguments)
+    }
+    return String(decoding: buffer.prefix(Int(max(0, length))).map(UInt8.init), as: UTF8.self)
+  }
+}
