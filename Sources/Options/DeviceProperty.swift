@@ -1,0 +1,17 @@
+// Properties of `-device`.
+
+/// One property and its value as written.
+package struct DeviceProperty: Sendable, Equatable {
+  /// How the value was written.
+  package enum Value: Sendable, Equatable {
+    /// `name=text`: the property's type decides how the text is read.
+    case text(String)
+  }
+  package var name: String
+  package var value: Value
+
+  package init(name: String, value: Value) {
+    self.name = name
+    self.value = value
+  }
+}

@@ -1,0 +1,139 @@
+// What the `help` forms list and what names are checked against: plain data from the caller.
+
+/// Everything the parser must know about machines, CPUs and devices without depending on them.
+package struct HelpCatalog: Sendable {
+  /// A machine type.
+  package struct Machine: Sendable, Equatable {
+    /// Full name (`pc-i440fx-7.2`).
+    package var name: String
+    /// Short name that means the same (`pc`).
+    package var alias: String?
+    package var description: String
+    package var isDefault: Bool
+    /// Largest `maxcpus`.
+    package var maximumCPUs: Int
+    /// Accepts `dies` above 1.
+    package var supportsDies: Bool
+    /// A PC: has ports, firmware, and the properties of PC boards. False for `none`.
+    package var isPC: Bool
+
+    package init(
+      name: String, alias: String?, description: String, isDefault: Bool, maximumCPUs: Int,
+      supportsDies: Bool, isPC: Bool
+    ) {
+      self.name = name
+      self.alias = alias
+      self.description = description
+      self.isDefault = isDefault
+      self.maximumCPUs = maximumCPUs
+      self.supportsDies = supportsDies
+      self.isPC = isPC
+    }
+  }
+
+  /// A CPU model.
+  package struct CPUModel: Sendable, Equatable {
+    package var name: String
+    package var description: String
+    package init(name: String, description: String) {
+      self.name = name
+      self.description = description
+    }
+  }
+
+  /// A property of a device type, for `-device TYPE,help`.
+  package struct Property: Sendable, Equatable {
+    package var name: String
+    /// QEMU's type name (`uint32`, `str`, `bool`).
+    package var type: String
+    package var description: String
+    /// Default as text; nil when there is none.
+    package var defaultValue: String?
+    package init(name: String, type: String, description: String = "", defaultValue: String? = nil)
+    {
+      self.name = name
+      self.type = type
+      self.description = description
+      self.defaultValue = defaultValue
+    }
+  }
+
+  /// A device type that `-device` accepts.
+  package struct Device: Sendable, Equatable {
+    package var name: String
+    /// Bus it plugs into (`ISA`, `PCI`); nil when it needs none.
+    package var bus: String?
+    package var alias: String?
+    package var description: String?
+    /// Heading in the list (`Input`, `Misc`, `Controller/Bridge/Hub`).
+    package var category: String
+    package var properties: [Property]
+    package init(
+      name: String, bus: String?, alias: String? = nil, description: String? = nil,
+      category: String = "Misc", properties: [Property] = []
+    ) {
+      self.name = name
+      self.bus = bus
+      self.alias = alias
+      self.description = description
+      self.category = category
+      self.properties = properties
+    }
+  }
+
+  /// An item of `-d`.
+  package struct LogItem: Sendable, Equatable {
+    package var name: String
+    package var description: String
+    package init(name: String, description: String) {
+      self.name = name
+      self.description = description
+    }
+  }
+
+  package var machines: [Machine]
+  /// Known models; empty: names are not checked here.
+  package var cpuModels: [CPUModel]
+  /// Known feature and property names of CPUs; empty: not checked here.
+  package var cpuFeatures: [String]
+  package var devices: [Device]
+  package var logItems: [LogItem]
+  /// Directories searched for firmware after those of `-L`.
+  package var dataDirectories: [String]
+
+  package init(
+    machines: [Machine] = HelpCatalog.standardMachines, cpuModels: [CPUModel] = [],
+    cpuFeatures: [String] = [], devices: [Device] = [],
+    logItems: [LogItem] = HelpCatalog.standardLogItems, dataDirectories: [String] = []
+  ) {
+    self.machines = machines
+    self.cpuModels = cpuModels
+    self.cpuFeatures = cpuFeatures
+    self.devices = devices
+    self.logItems = logItems
+    self.dataDirectories = dataDirectories
+  }
+
+  /// The boards that exist now.
+  package static let standardMachines = [
+    Machine(
+      name: "none", alias: nil, description: "empty machine", isDefault: false, maximumCPUs: 1,
+      supportsDies: false, isPC: false),
+    Machine(
+      name: "pc-i440fx-7.2", alias: "pc", description: "Standard PC (i440FX + PIIX, 1996)",
+      isDefault: true, maximumCPUs: 255, supportsDies: true, isPC: true),
+  ]
+
+  /// Log items with QEMU's names.
+  package static let standardLogItems = [
+    LogItem(name: "int", description: "interrupts and exceptions, in short form"),
+    LogItem(name: "guest_errors", description: "what a guest does that hardware forbids"),
+    LogItem(name: "unimp", description: "accesses to features that are not emulated"),
+    LogItem(name: "cpu_reset", description: "CPU state before CPU resets"),
+    LogItem(name: "mmu", description: "page faults and TLB maintenance"),
+    LogItem(name: "pcall", description: "x86 protected mode far calls, returns and exceptions"),
+    LogItem(name: "exec", description: "program counter before each executed block"),
+    LogItem(name: "cpu", description: "CPU registers before each executed block"),
+    LogItem(name: "in_asm", description: "guest instructions of each decoded block"),
+  ]
+}

@@ -1,0 +1,48 @@
+// The outcome of a command line.
+
+/// What the program is asked to do, and what to warn about first.
+package struct LaunchPlan: Sendable, Equatable {
+  package var action: LaunchAction
+  /// Printed on stderr before anything else.
+  package var warnings: [OptionWarning]
+}
+
+/// What the program is asked to do.
+package enum LaunchAction: Sendable, Equatable {
+  /// Build the machine and run it.
+  case run(LaunchConfiguration)
+  /// Print something and exit with status 0; `HelpText` makes the text.
+  case help(HelpTopic)
+}
+
+/// What to print.
+package enum HelpTopic: Sendable, Equatable {
+  /// `-help`.
+  case options
+  /// `-version`.
+  case version
+  /// `-machine help`.
+  case machines
+  /// `-machine TYPE,help`.
+  case machineProperties(type: String)
+  /// `-cpu help`.
+  case cpus
+  /// `-accel help`.
+  case accelerators
+  /// `-device help`.
+  case devices
+  /// `-device TYPE,help`.
+  case deviceProperties(type: String, origin: OptionOrigin)
+  /// `-chardev help`.
+  case chardevs
+  /// `-d help`.
+  case logItems
+  /// `-smp help`, `-boot help`, …: the parameters of an option group.
+  case group(String)
+  /// `-vga help`.
+  case videoCards
+  /// `-display help`.
+  case displays
+  /// `-L help`.
+  case dataDirectories
+}
