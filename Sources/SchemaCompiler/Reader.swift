@@ -252,14 +252,14 @@ struct Reader {
       for command in file.commands {
         context = "\(file.name): \(command.name)"
         switch command.arguments {
-        case .members(let members): try members.forEach { try check($0.type) }
+        case .members(let members): for member in members { try check(member.type) }
         case .type(let name): try check(.named(name))
         }
         try command.returns.map { try check($0) }
       }
       for event in file.events {
         context = "\(file.name): \(event.name)"
-        try event.members.forEach { try check($0.type) }
+        for member in event.members { try check(member.type) }
       }
     }
   }
@@ -269,9 +269,9 @@ struct Reader {
     case .enumeration: break
     case .structure(let structure):
       for base in structure.bases { try checkStructure(base) }
-      try structure.members.forEach { try check($0.type) }
+      for member in structure.members { try check(member.type) }
     case .union(let union):
-      try union.members.forEach { try check($0.type) }
+      for member in union.members { try check(member.type) }
       guard case .named(let name) = union.tag.type,
         case .enumeration(let values)? = api.definitions[name]?.kind
       else { throw fault("has a tag that is no enum") }
@@ -286,7 +286,7 @@ struct Reader {
         case .data(let member): try check(member.type)
         }
       }
-    case .alternate(let cases): try cases.forEach { try check($0.type) }
+    case .alternate(let cases): for alternative in cases { try check(alternative.type) }
     }
   }
 
