@@ -1,0 +1,27 @@
+# Goliath: two commands do everything. `make run` boots a Linux, `make test` runs all tests.
+
+SHELL := /bin/bash
+BUILD := swift build -c release
+
+.PHONY: run test build setup format benchmark reference clean
+
+run: setup build            ## install what is missing, build, boot Debian's kernel to a shell
+	@scripts/run
+
+test: setup                 ## install what is missing, build once (optimised), run every test
+	@scripts/test
+
+build:                      ## the release build
+	@$(BUILD) --product goliath
+
+setup:                      ## Debian packages that are missing
+	@scripts/setup
+
+format:                     ## rewrite the sources in the project's format
+	swift format format -i -r Package.swift Plugins Sources Tests Benchmarks
+
+reference:                  ## docs/reference from schemas/
+	@scripts/reference
+
+clean:
+	rm -rf .build

@@ -1,0 +1,95 @@
+import Support
+import Testing
+
+/// The rules of the structure that a compiler does not check.
+@Suite struct ArchitectureTests {
+  /// The modules from the bottom up: each may import only those before it.
+  static let order = [
+    "CJansson", "CLinux", "CKVM", "CX86", "Host", "JSON", "QAPI", "Shm", "DeviceModel", "CPU",
+    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "Devices", "Machine", "Monitor",
+    "SchemaCompiler", "goliath",
+  ]
+
+  /// Pairs that the order would allow and the architecture does not.
+  static let forbidden = [
+    ("KVM", "Translator"), ("DistIRQ", "Host"), ("Chardev", "DeviceModel"), ("Options", "Shm"),
+    ("Devices", "CPU"), ("Devices", "Options"),
+  ]
+
+  /// Module and imported module of every import line under Sources.
+  static var imports: [(module: String, imported: String, file: String)] {
+    Checkout.files(in: "Sources", suffix: ".swift").flatMap { file in
+      let module = String(file.split(separator: "/")[1])
+      return Checkout.text(file).split(separator: "\n").compactMap { line in
+        let words = line.split(separator: " ").filter { !["package", "internal"].contains($0) }
+        guard words.first == "import", words.count >= 2 else { return nil }
+        return (module, String(words[1]), file)
+      }
+    }
+  }
+
+  @Test func importsPointDown() {
+    for (module, imported, file) in Self.imports {
+      guard let upper = Self.order.firstIndex(of: module) else {
+        Issue.record("\(module) has no place in the order of modules")
+        continue
+      }
+      guard let lower = Self.order.firstIndex(of: imported) else { continue }
+      #expect(lower < upper, "\(file) imports \(imported)")
+      let isForbidden = Self.forbidden.contains { $0 == (module, imported) }
+      #expect(!isForbidden, "\(file) imports \(imported)")
+    }
+  }
+
+  @Test func onlyTheProgramImportsTheMonitor() {
+    for (module, imported, _) in Self.imports where imported == "Monitor" {
+      #expect(module == "goliath")
+    }
+  }
+
+  @Test func nothingButToolsImportsFoundation() {
+    for (module, imported, file) in Self.imports where imported.hasPrefix("Foundation") {
+      #expect(module == "SchemaCompiler", "\(file)")
+    }
+  }
+
+  @Test func unsafeCodeStaysWhereItMay() {
+    let allowed = ["Host", "Shm", "KVM", "Translator", "JSON", "Shims"]
+    for file in Checkout.files(in: "Sources", suffix: ".swift") {
+      let module = String(file.split(separator: "/")[1])
+      if allowed.contains(module) { continue }
+      for (number, line) in Checkout.text(file).split(
+        separator: "\n", omittingEmptySubsequences: false
+      ).enumerated() {
+        let code = line.split(separator: "//", maxSplits: 1, omittingEmptySubsequences: false)[0]
+        #expect(!code.contains("unsafe "), "\(file):\(number + 1)")
+        #expect(!code.contains("@unchecked"), "\(file):\(number + 1)")
+      }
+    }
+  }
+
+  @Test func nothingTrapsOnPurposeOrPromisesToBeWrittenLater() {
+    let words = ["fatalError(", "try!", " as! ", "TODO", "FIXME", "XXX"]
+    for file in Checkout.files(in: "Sources", suffix: ".swift") {
+      let text = Checkout.text(file)
+      for word in words { #expect(!text.contains(word), "\(file) contains \(word)") }
+    }
+  }
+
+  @Test func everyModuleHasItsReadme() {
+    for module in Checkout.folders(in: "Sources")
+    where !["Shims", "goliath", "SchemaCompiler"].contains(module) {
+      let text = Checkout.text("Sources/\(module)/README.md")
+      #expect(text.split(separator: "\n").count > 5, "Sources/\(module)/README.md")
+    }
+  }
+
+  @Test func noPathOfAMachineIsCommitted() throws {
+    for file in Checkout.files(in: "Sources", suffix: ".swift")
+      + Checkout.files(in: "docs", suffix: ".md") + Checkout.files(in: "scripts", suffix: "")
+    {
+      let text = Checkout.text(file)
+      #expect(!text.contains("/work" + "/") && !text.contains("/home" + "/"), "\(file)")
+    }
+  }
+}
