@@ -65,7 +65,8 @@ let package = Package(
     module(
       "Machine",
       [
-        "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU", "DeviceModel", "Shm", "QAPI",
+        "Options", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU", "DeviceModel", "Shm",
+        "QAPI",
         "JSON", "Host",
       ]),
     module("Devices", ["Chardev", "DistIRQ", "DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
