@@ -54,7 +54,9 @@ package final class Process: Sendable {
     if joinErrors { unsafe posix_spawn_file_actions_adddup2(&actions, out[1], 2) }
     // SAFETY: the strings are copied for the call and freed behind it.
     var strings = unsafe arguments.map { unsafe strdup($0) } + [nil]
-    defer { for unsafestring in unsafe strings { unsafe free(string) } }
+    defer {
+      for index in unsafe strings.indices { unsafe free(strings[index]) }
+    }
     var child: pid_t = 0
     let code = unsafe posix_spawnp(&child, arguments[0], &actions, nil, &strings, environ)
     close(out[1])
