@@ -21,9 +21,11 @@ import Testing
     Checkout.files(in: "Sources", suffix: ".swift").flatMap { file in
       let module = String(file.split(separator: "/")[1])
       return Checkout.text(file).split(separator: "\n").compactMap { line in
-        let words = line.split(separator: " ").filter { !["package", "internal"].contains($0) }
+        let words = line.split(separator: " ").map(String.init).filter {
+          !["package", "internal"].contains($0)
+        }
         guard words.first == "import", words.count >= 2 else { return nil }
-        return (module, String(words[1]), file)
+        return (module, words[1], file)
       }
     }
   }
