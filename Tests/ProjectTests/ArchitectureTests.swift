@@ -16,22 +16,30 @@ import Testing
     ("Devices", "CPU"), ("Devices", "Options"),
   ]
 
-  /// Module and imported module of every import line under Sources.
-  static var imports: [(module: String, imported: String, file: String)] {
-    Checkout.files(in: "Sources", suffix: ".swift").flatMap { file in
+  struct Import {
+    let module: String
+    let imported: String
+    let file: String
+  }
+
+  /// Every import line under Sources.
+  static var imports: [Import] {
+    var result: [Import] = []
+    for file in Checkout.files(in: "Sources", suffix: ".swift") {
       let module = String(file.split(separator: "/")[1])
-      return Checkout.text(file).split(separator: "\n").compactMap { line in
-        let words = line.split(separator: " ").map(String.init).filter {
-          !["package", "internal"].contains($0)
-        }
-        guard words.first == "import", words.count >= 2 else { return nil }
-        return (module, words[1], file)
+      for line in Checkout.text(file).split(separator: "\n") {
+        var words = line.split(separator: " ").map(String.init)
+        if words.first == "package" || words.first == "internal" { words.removeFirst() }
+        guard words.first == "import", words.count >= 2 else { continue }
+        result.append(Import(module: module, imported: words[1], file: file))
       }
     }
+    return result
   }
 
   @Test func importsPointDown() {
-    for (module, imported, file) in Self.imports {
+    for line in Self.imports {
+      let (module, imported, file) = (line.module, line.imported, line.file)
       guard let upper = Self.order.firstIndex(of: module) else {
         Issue.record("\(module) has no place in the order of modules")
         continue
@@ -44,14 +52,14 @@ import Testing
   }
 
   @Test func onlyTheProgramImportsTheMonitor() {
-    for (module, imported, _) in Self.imports where imported == "Monitor" {
-      #expect(module == "goliath")
+    for line in Self.imports where line.imported == "Monitor" {
+      #expect(line.module == "goliath", "\(line.file)")
     }
   }
 
   @Test func nothingButToolsImportsFoundation() {
-    for (module, imported, file) in Self.imports where imported.hasPrefix("Foundation") {
-      #expect(module == "SchemaCompiler", "\(file)")
+    for line in Self.imports where line.imported.hasPrefix("Foundation") {
+      #expect(line.module == "SchemaCompiler", "\(line.file)")
     }
   }
 
