@@ -8,6 +8,14 @@ package enum HostClock {
   /// Time since 1970-01-01 UTC.
   package static var realtime: Int64 { read(CLOCK_REALTIME) }
 
+  /// How far local time is ahead of UTC now, in seconds.
+  package static var localOffsetInSeconds: Int64 {
+    var now = unsafe time(nil)
+    var local = tm()
+    // SAFETY: both live through the call.
+    return unsafe localtime_r(&now, &local) == nil ? 0 : Int64(local.tm_gmtoff)
+  }
+
   private static func read(_ clock: clockid_t) -> Int64 {
     var time = timespec()
     // SAFETY: `time` outlives the call.

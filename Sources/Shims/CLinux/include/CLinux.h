@@ -36,3 +36,8 @@ static inline uint64_t goliath_rdtsc(void) { return __builtin_ia32_rdtsc(); }
 
 /// Installs an empty handler for `signal` (no SA_RESTART), so that it interrupts system calls and does no more.
 int goliath_install_kick_handler(int signal);
+
+/// Forks. In the child: a new session, and *ready is the descriptor to write the status byte to; 0.
+/// In the parent: waits for that byte and does not return (exit status: the byte, or 1 if the child died first).
+/// -errno when there is no child. Only before any thread was made.
+int goliath_daemonize(int *ready);
