@@ -10,8 +10,8 @@ package enum HostClock {
 
   /// How far local time is ahead of UTC now, in seconds.
   package static var localOffsetInSeconds: Int64 {
-    var now = unsafe time(nil)
-    var local = tm()
+    var now = Glibc.time(nil)
+    var local = unsafe tm()
     // SAFETY: both live through the call.
     return unsafe localtime_r(&now, &local) == nil ? 0 : Int64(local.tm_gmtoff)
   }
