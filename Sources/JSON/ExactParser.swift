@@ -3,6 +3,8 @@
 struct ExactParser {
   private let bytes: [UInt8]
   private var position = 0
+  /// The quote that ends the present string.
+  private var quote: UInt8 = 0
 
   /// The value of a framed text.
   static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONValue {
@@ -19,7 +21,7 @@ struct ExactParser {
     switch byte {
     case UInt8(ascii: "{"): return try object()
     case UInt8(ascii: "["): return try array()
-    case UInt8(ascii: "\""), UInt8(ascii: "'"): return .string(try string(quote: byte))
+    case UInt8(ascii: "\""), UInt8(ascii: "'"): return .string(try string())
     case UInt8(ascii: "a")...UInt8(ascii: "z"): return try keyword()
     case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): return number()
     default: throw .parse("expecting value")
@@ -116,7 +118,8 @@ struct ExactParser {
     return .double(Double(text) ?? .infinity)
   }
 
-  private mutating func string(quote: UInt8) throws(JSONError) -> String {
+  private mutating func string() throws(JSONError) -> String {
+    quote = bytes[position]
     position += 1
     var text = String.UnicodeScalarView()
     while bytes[position] != quote {
@@ -151,7 +154,7 @@ struct ExactParser {
     default: throw .parse("invalid escape sequence in string")
     }
     var scalar = hexadecimal(at: position)
-    position = min(position + 4, bytes.count)
+    position = min(position + 4, stringEnd(from: position))
     if let leading = scalar, (0xD800...0xDBFF).contains(leading),
       position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"),
       bytes[position + 1] == UInt8(ascii: "u")
@@ -168,6 +171,15 @@ struct ExactParser {
       throw .parse("\(typed) is not a valid Unicode character")
     }
     return character
+  }
+
+  /// Behind the closing quote of the string that goes on at `start`.
+  private func stringEnd(from start: Int) -> Int {
+    var end = start
+    while end < bytes.count, bytes[end] != quote {
+      end += bytes[end] == UInt8(ascii: "\\") ? 2 : 1
+    }
+    return min(end + 1, bytes.count)
   }
 
   /// Four hexadecimal digits, or nil.

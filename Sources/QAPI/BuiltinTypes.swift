@@ -72,7 +72,7 @@ extension QAPIInteger {
       }
       self = number
     default:
-      if isUnsigned64 { throw .expects(place.path, "uint64") }
+      if !Self.isSigned { throw .expects(place.path, "uint64") }
       throw .wrongType(place.path, expected: "integer")
     }
   }

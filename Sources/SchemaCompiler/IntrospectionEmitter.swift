@@ -147,7 +147,7 @@ struct IntrospectionEmitter {
         object["members"] = describe(api.members(of: definition.name))
       case .union(let union):
         object["meta-type"] = "object"
-        object["members"] = describe(union.members + [union.tag])
+        object["members"] = describe(union.allMembers)
         object["tag"] = .string(union.tag.name)
         object["variants"] = .array(
           union.branches.map { branch in

@@ -57,10 +57,13 @@ struct Structure {
 
 /// An object in which the value of `tag` decides what else it holds.
 struct Union {
-  /// Common members, without the tag.
-  var members: [Member]
+  /// Common members, the tag among them.
+  var allMembers: [Member]
   var tag: Member
   var branches: [Branch]
+
+  /// Common members without the tag.
+  var members: [Member] { allMembers.filter { $0.name != tag.name } }
 }
 
 struct Branch {

@@ -106,11 +106,10 @@ struct Reader {
 
   private func readUnion(_ schema: JSONValue) throws -> Union {
     let tagName = try text("x-discriminator", of: schema)
-    var members = try readMembers(schema)
-    guard let position = members.firstIndex(where: { $0.name == tagName && !$0.isOptional }) else {
+    let members = try readMembers(schema)
+    guard let tag = members.first(where: { $0.name == tagName && !$0.isOptional }) else {
       throw fault("has no required member '\(tagName)' to tell its branches apart")
     }
-    let tag = members.remove(at: position)
     var branches: [Branch] = []
     for branch in schema["oneOf"]?.arrayValue ?? [] {
       guard let discriminator = branch["properties"]?[tagName] else {
@@ -131,7 +130,7 @@ struct Reader {
         branches.append(Branch(value: value, content: .empty))
       }
     }
-    return Union(members: members, tag: tag, branches: branches)
+    return Union(allMembers: members, tag: tag, branches: branches)
   }
 
   // MARK: - Commands and events

@@ -88,7 +88,7 @@ struct ReferenceEmitter {
       let members = api.members(of: definition.name)
       if !members.isEmpty { table("member", members) }
     case .union(let union):
-      table("member", union.members + [union.tag])
+      table("member", union.allMembers)
       text += "\n| `\(union.tag.name)` | further members |\n| --- | --- |\n"
       for branch in union.branches {
         let content =

@@ -84,6 +84,7 @@ struct TypeEmitter {
     output.line()
     output.document("Reads the tag and what it stands for.")
     output.line("package init(members decoder: inout ObjectDecoder) throws(QAPIError) {")
+    emitTagDecode(union)
     emitBranchDecode(union, target: "self")
     output.line("}")
     output.line()
@@ -114,7 +115,9 @@ struct TypeEmitter {
     output.line()
     output.document("Reads the members.")
     output.line("package init(members decoder: inout ObjectDecoder) throws(QAPIError) {")
-    for member in union.members { emitDecode(member) }
+    for member in union.allMembers {
+      if member.name == union.tag.name { emitTagDecode(union) } else { emitDecode(member) }
+    }
     emitBranchDecode(union, target: "branch")
     output.line("}")
     output.line()
@@ -159,10 +162,13 @@ struct TypeEmitter {
     output.line("}")
   }
 
-  private mutating func emitBranchDecode(_ union: Union, target: String) {
+  private mutating func emitTagDecode(_ union: Union) {
     output.line(
       "let tag: \(Names.type(union.tag.type)) = try decoder.required("
         + "\(Names.literal(union.tag.name)))")
+  }
+
+  private mutating func emitBranchDecode(_ union: Union, target: String) {
     output.line("switch tag {")
     for branch in union.branches {
       let name = Names.identifier(branch.value)

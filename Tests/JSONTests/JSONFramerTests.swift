@@ -52,6 +52,12 @@ private func items(_ text: String) -> [String] { items([Array(text.utf8)]) }
     (#"["\ud800\u0041"]"#, [#"\ud800 is not a valid Unicode character"#]),
     (#"["\uffff"]"#, [#"\uffff is not a valid Unicode character"#]),
     (#"["\uFDD0"]"#, [#"\uFDD0 is not a valid Unicode character"#]),
+    (#"["\u12"]"#, [#"\u12" is not a valid Unicode character"#]),
+    (#"["\u1g34"]"#, [#"\u1g34 is not a valid Unicode character"#]),
+    (#"["\ud800\uzzzz"]"#, [#"\ud800 is not a valid Unicode character"#]),
+    (#"["\q\ud800"]"#, ["invalid escape sequence in string"]),
+    ("[1}", ["expected separator in list"]),
+    ("{]", ["expecting value"]),
     (#"{"a":@}"#, ["stray '@'", "expecting value"]),
     ("[01]", ["stray '01'", "expecting value"]),
     ("[1.]", ["stray '1.]'"]),
@@ -78,6 +84,14 @@ private func items(_ text: String) -> [String] { items([Array(text.utf8)]) }
 
   @Test func newlineInsideAStringResynchronises() {
     #expect(items("[\"abc\n{}") == ["!JSON parse error, stray '\"abc\n'", "{}"])
+  }
+
+  @Test func byteBehindAScalarDoesNotBelongToIt() {
+    let stray = "!JSON parse error, stray '\u{FFFD}'"
+    for (text, first) in [("12", "12"), ("tr", "!JSON parse error, invalid keyword 'tr'")] {
+      #expect(items([Array(text.utf8) + [0xC3] + Array(" []".utf8)]) == [first, stray, "[]"])
+    }
+    #expect(items([Array("{ ".utf8) + [0xFF] + Array("{}".utf8)]) == [stray, "{}"])
   }
 
   @Test func byteOrderMarkIsOneErrorThenReadingGoesOn() {
