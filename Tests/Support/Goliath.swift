@@ -25,11 +25,11 @@ package final class Goliath: Sendable {
 
   /// A new folder under the temporary folder.
   package static func temporaryFolder() -> String {
-    let base = getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/tmp"
+    let base = unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/tmp"
     var template = Array("\(base)/goliath-test-XXXXXX".utf8CString)
     // SAFETY: a mutable copy of the template, as mkdtemp wants it.
     return unsafe template.withUnsafeMutableBufferPointer { buffer in
-      guard let start = unsafe buffer.baseAddress, let made = unsafe mkdtemp(start) else {
+      guard let start = buffer.baseAddress, let made = unsafe mkdtemp(start) else {
         return base
       }
       return unsafe String(cString: made)
