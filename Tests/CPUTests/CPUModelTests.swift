@@ -96,8 +96,8 @@ private func message(_ option: String) -> String? {
     message("haswell")
       == "unable to find CPU model 'haswell'; did you mean 'Haswell'?")
   #expect(
-    message("qemu64,+axv2")
-      == "Property 'qemu64-x86_64-cpu.axv2' not found; did you mean 'avx2'?")
+    message("qemu64,+avvx2")
+      == "Property 'qemu64-x86_64-cpu.avvx2' not found; did you mean 'avx2'?")
   #expect(
     message("qemu64,avx=maybe")
       == "can't apply global qemu64-x86_64-cpu.avx=maybe: Parameter 'avx' expects 'on' or 'off'")
