@@ -163,6 +163,11 @@ package struct CPUConfiguration: Sendable, Equatable {
   /// Properties in the order in which they take effect: `name=value` first, then every `+name`,
   /// then every `-name`, which is QEMU's order whatever the order of writing.
   package var properties: [Property] = []
+
+  package init(model: String, properties: [Property] = []) {
+    self.model = model
+    self.properties = properties
+  }
 }
 
 /// `-smp`, complete: `sockets * dies * cores * threads == maxCPUs`, `cpus <= maxCPUs`.

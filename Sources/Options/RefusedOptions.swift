@@ -1,0 +1,74 @@
+// Options that QEMU has and Goliath does not have yet: refused by name, never ignored.
+
+extension OptionTable {
+  private static let disks =
+    "disks are not supported yet; a kernel boots from -kernel with an -initrd"
+  private static let networks =
+    "network cards are not supported yet; only '-net none' and '-nic none' are accepted"
+  private static let displays =
+    "graphical output is not supported yet; use -nographic, or -display none with -serial"
+  private static let sharedFolders = "shared folders are not supported yet"
+  private static let saving =
+    "saving and migrating a machine are not supported yet; it starts from -kernel or firmware"
+  private static let clusters =
+    "a machine runs on one node only so far; leave the option out"
+  private static let sound = "sound is not supported yet; leave the option out"
+  private static let usbDevices =
+    "USB is not supported yet; keyboard and mouse are not needed with -nographic"
+  private static let debugging =
+    "the gdb stub is not supported yet; monitors offer x, info registers and -d"
+
+  static let refusedOptions: [OptionDescriptor] =
+    refuse(
+      disks, "hda", "hdb", "hdc", "hdd", "cdrom", "fda", "fdb", "drive", "blockdev", "sd",
+      "mtdblock",
+      "pflash", "snapshot", "iscsi", "win2k-hack")
+    + refuse(networks, allowed: ["none"], "net", "nic")
+    + refuse(networks, "netdev")
+    + refuse(
+      displays, "vnc", "spice", "full-screen", "portrait", "rotate")
+    + refuse(sharedFolders, "virtfs", "fsdev")
+    + refuse(saving, allowed: [], "incoming", "loadvm", "dump-vmstate")
+    + refuse(clusters, "local-cpu", "shm-path", "cluster")
+    + refuse(sound, "audiodev", "audio", "audio-help")
+    + refuse(usbDevices, "usbdevice")
+    + refuse(debugging, allowed: ["none"], "gdb")
+    + refuse(debugging, "s")
+    + refuse("objects are not supported yet; guest RAM is always private to the process", "object")
+    + refuse("NUMA is not supported yet; guest RAM is one node", "numa")
+    + refuse("guest RAM is always anonymous memory; size it with -m", "mem-path", "mem-prealloc")
+    + refuse("TPM devices are not supported yet", "tpmdev")
+    + refuse("SMBIOS tables cannot be changed yet; -uuid and -smp show in them", "smbios")
+    + refuse("ACPI tables cannot be added yet; '-machine acpi=off' leaves them out", "acpitable")
+    + refuse("option ROMs are not supported yet", "option-rom")
+    + refuse(
+      "device trees are for other architectures than x86", "dtb", "semihosting",
+      "semihosting-config")
+    + refuse("instruction counting is not supported yet", "icount", "singlestep", "seed")
+    + refuse(
+      "descriptor sets are not supported yet; -chardev socket takes an inherited descriptor as fd=",
+      "add-fd")
+    + refuse(
+      "the process cannot change its user or root yet; start it as the user it shall run as",
+      "runas", "chroot")
+    + refuse(
+      "trace points are not supported yet; '-d help' lists what can be logged", "trace", "dfilter")
+    + refuse("plugins are not supported", "plugin")
+    + refuse(
+      "pausing before the machine is built is not supported; -S pauses before the first instruction",
+      "preconfig")
+    + refuse("compatibility policies are not supported yet", "compat")
+    + refuse(
+      "Xen is not supported; accelerators are kvm and tcg", "xen-domid", "xen-attach",
+      "xen-domid-restrict")
+    + refuse("memory is always torn down before the process ends", "async-teardown")
+    + refuse("the lock profiler is not supported", "enable-sync-profile")
+    + refuse("settings of other architectures' firmware", "prom-env", "g", "old-param")
+    + refuse("the device test protocol is not supported", "qtest", "qtest-log")
+
+  private static func refuse(
+    _ reason: String, allowed: [String] = [], _ names: String...
+  ) -> [OptionDescriptor] {
+    names.map { OptionDescriptor($0, in: .process, "", .refused(reason, allowed: allowed)) }
+  }
+}
