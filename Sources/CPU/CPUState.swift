@@ -45,6 +45,20 @@ package enum VCPUActivity: Equatable, Sendable {
   case waitingForStartup
 }
 
+/// An exception between its cause and its delivery; only an accelerator that was interrupted there has one.
+package struct PendingException: Equatable, Sendable {
+  package var vector: UInt8
+  package var errorCode: UInt32?
+  /// What is still to be stored in CR2 (#PF) or DR6 (#DB); nil when that is done.
+  package var payload: UInt64?
+
+  package init(vector: UInt8, errorCode: UInt32? = nil, payload: UInt64? = nil) {
+    self.vector = vector
+    self.errorCode = errorCode
+    self.payload = payload
+  }
+}
+
 /// All architectural state of one vCPU, independent of the accelerator: what is saved, inspected and moved.
 ///
 /// The local APIC is not in it; it has its own model in `DistIRQ`.
@@ -90,6 +104,13 @@ package struct CPUState: Equatable, Sendable {
   package var hasInterruptShadow = false
   /// An NMI handler has not yet returned.
   package var isNMIBlocked = false
+
+  /// A vector that the local APIC has already handed over, to be delivered before the next instruction.
+  package var pendingInterrupt: UInt8?
+  /// An exception that is to be delivered before the next instruction.
+  package var pendingException: PendingException?
+  /// An NMI waits until it may be delivered.
+  package var isNMIPending = false
 
   package init() {}
 
