@@ -43,7 +43,7 @@ package protocol VirtualMachine: AnyObject, Sendable {
 
 /// Why `VCPU.run` came back.
 package enum VMExit: Equatable, Sendable {
-  /// HLT was executed; the next instruction is due after an interrupt.
+  /// HLT was executed; the next instruction is due after an interrupt. Asked again before one, `run` answers the same.
   case halt
   /// `requestExit` was called, or there is reason to look at the mailbox.
   case interrupted
@@ -105,7 +105,7 @@ package protocol VCPUHost: AnyObject, Sendable {
   func readMSR(_ index: UInt32) -> UInt64?
   /// False: #GP.
   func writeMSR(_ index: UInt32, _ value: UInt64) -> Bool
-  /// CR8: bits 4 to 7 of the task priority.
+  /// The local APIC's task priority register, all eight bits. CR8 is its bits 4 to 7; a write to CR8 clears bits 0 to 3.
   var taskPriority: UInt8 { get set }
   /// The A20 gate: false clears bit 20 of every physical address.
   var isA20Enabled: Bool { get }

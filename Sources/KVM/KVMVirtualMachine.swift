@@ -134,21 +134,11 @@ package final class KVMVirtualMachine: VirtualMachine {
     cpuid.entries.contains { $0.leaf == 1 && $0.edx & 0x4080 == 0x4080 }
   }
 
-  /// The table with one vCPU's APIC ID, without what this host cannot route to us.
+  /// The table as one vCPU sees it, without what this host cannot route to us: x2APIC (21) and TSC deadline (24) need the exits.
   private func entries(for apicID: APICID) -> [CPUIDTable.Entry] {
-    cpuid.entries.map { entry in
+    cpuid.entries(apicID: apicID.rawValue).map { entry in
       var entry = entry
-      switch entry.leaf {
-      case 1:
-        entry.ebx = entry.ebx & 0x00FF_FFFF | apicID.rawValue << 24
-        // x2APIC (21) and TSC deadline (24) need the exits.
-        if !routesMSRs { entry.ecx &= ~(1 << 21 | 1 << 24) }
-      case 0xB, 0x1F:
-        entry.edx = apicID.rawValue
-      case 0x8000_001E:
-        entry.eax = apicID.rawValue
-      default: break
-      }
+      if entry.leaf == 1, !routesMSRs { entry.ecx &= ~(1 << 21 | 1 << 24) }
       return entry
     }
   }
