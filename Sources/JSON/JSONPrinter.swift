@@ -66,7 +66,7 @@ package struct JSONPrinter {
     output.append(UInt8(ascii: "{"))
     level += 1
     var isFirst = true
-    for position in Self.order(object) {
+    for position in object.wireOrder {
       if !isFirst { append(pretty ? "," : ", ") }
       isFirst = false
       newLine()
@@ -78,20 +78,6 @@ package struct JSONPrinter {
     level -= 1
     newLine()
     output.append(UInt8(ascii: "}"))
-  }
-
-  /// Positions of the members as they are written. Two names in one bucket: the later one first.
-  private static func order(_ object: JSONObject) -> [Int] {
-    if object.count < 2 { return object.isEmpty ? [] : [0] }
-    var keyed: [(bucket: UInt32, position: Int)] = []
-    keyed.reserveCapacity(object.count)
-    for position in 0..<object.count {
-      keyed.append((bucket(object.member(at: position).name), position))
-    }
-    keyed.sort { left, right in
-      left.bucket != right.bucket ? left.bucket < right.bucket : left.position > right.position
-    }
-    return keyed.map(\.position)
   }
 
   private mutating func newLine() {
@@ -139,5 +125,22 @@ package struct JSONPrinter {
       unsafe vsnprintf(&buffer, buffer.count, "%.17g", arguments)
     }
     return String(decoding: buffer.prefix(Int(max(0, length))).map(UInt8.init), as: UTF8.self)
+  }
+}
+
+extension JSONObject {
+  /// Positions of the members in the order in which QEMU's dictionary goes through them. Of two names
+  /// in one bucket the later one comes first.
+  package var wireOrder: [Int] {
+    if count < 2 { return isEmpty ? [] : [0] }
+    var keyed: [(bucket: UInt32, position: Int)] = []
+    keyed.reserveCapacity(count)
+    for position in 0..<count {
+      keyed.append((JSONPrinter.bucket(member(at: position).name), position))
+    }
+    keyed.sort { left, right in
+      left.bucket != right.bucket ? left.bucket < right.bucket : left.position > right.position
+    }
+    return keyed.map(\.position)
   }
 }
