@@ -41,3 +41,22 @@ int goliath_install_kick_handler(int signal);
 /// In the parent: waits for that byte and does not return (exit status: the byte, or 1 if the child died first).
 /// -errno when there is no child. Only before any thread was made.
 int goliath_daemonize(int *ready);
+
+/// Receives up to `size` bytes and up to `*count` descriptors (SCM_RIGHTS, close-on-exec) without waiting.
+/// The number of bytes, 0 at the end, or -errno; `*count` becomes the number of descriptors.
+int64_t goliath_receive(int socket, void *bytes, uint64_t size, int *descriptors, int *count);
+
+/// Opens a pseudo-terminal in raw mode; the other side's path goes to `path`. The master's descriptor or -errno.
+int goliath_open_pty(char *path, uint64_t size);
+
+/// Whether a terminal of the master `descriptor` has been opened by someone.
+int goliath_pty_is_open(int descriptor);
+
+/// Puts the terminal into raw mode (with `signals`: keys still raise signals) and restores it at exit. 0 or -errno.
+int goliath_terminal_raw(int descriptor, int signals);
+
+/// Restores what `goliath_terminal_raw` changed. Safe in signal handlers.
+void goliath_terminal_restore(void);
+
+/// Sets a serial line: speed, data bits (5 to 8), parity ('N', 'E', 'O'), stop bits. 0 or -errno.
+int goliath_serial_set(int descriptor, int speed, int data_bits, int parity, int stop_bits);
