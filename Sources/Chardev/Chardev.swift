@@ -1,1 +1,237 @@
-// Chardev
+package import Host
+import Glibc
+
+/// A character device: a stream of bytes to somewhere outside, used by one frontend, or by several when multiplexed.
+@MainLoop
+package final class Chardev {
+  /// Its id, such as `serial0`.
+  package let label: String
+  let transport: any ChardevTransport
+  private var ports: [ChardevPort] = []
+  private var mux: MuxModel?
+  private let log: FileDescriptor?
+  /// Whether someone is at the other side.
+  package private(set) var isOpen = false
+  private var isReceiving = true
+  /// What C-a x and C-a s ask of the machine; set by the registry.
+  var onMuxCommand: (MuxCommand) -> Void = { _ in }
+  /// Called whenever a client came; set by the registry.
+  var onOpened: () -> Void = {}
+
+  /// The most frontends of a multiplexed device.
+  static let maximumFrontends = 4
+
+  init(
+    label: String, transport: any ChardevTransport, mux: MuxModel? = nil,
+    log: consuming FileDescriptor? = nil
+  ) {
+    self.label = label
+    self.transport = transport
+    self.mux = mux
+    self.log = log
+    transport.start(self)
+  }
+
+  /// Kind and address, as `query-chardev` shows them.
+  package var filename: String { transport.filename }
+
+  /// Whether a frontend is attached.
+  package var isFrontendOpen: Bool { !ports.isEmpty }
+
+  /// Whether several frontends may share the device.
+  package var isMultiplexed: Bool { mux != nil }
+
+  /// Attaches a frontend and answers where it writes. On a multiplexed device the newest has the focus.
+  ///
+  /// - Parameter outputLimit: the most bytes that may wait to be sent.
+  ///
+  /// Throws `ChardevError` (`inUse`) when there is no room for one more.
+  package func attach(
+    _ frontend: any ChardevFrontend, outputLimit: Int = .max
+  ) throws(ChardevError) -> ChardevPort {
+    let room = mux == nil ? 1 : Chardev.maximumFrontends
+    guard ports.count < room else { throw ChardevError(.inUse, "Device '\(label)' is in use") }
+    let port = ChardevPort(self, frontend, limit: outputLimit)
+    ports.append(port)
+    if mux != nil { setFocus(ports.count - 1) }
+    // Later, so that the caller has stored the port before it hears of the opening.
+    MainLoop.post { [weak self] in self?.announce(port) }
+    return port
+  }
+
+  /// Gives the keys of a multiplexed device to the frontend of `port`.
+  package func focus(_ port: ChardevPort) {
+    if let index = ports.firstIndex(where: { $0 === port }) { setFocus(index) }
+  }
+
+  /// Sends a break condition to the frontend.
+  package func sendBreak() { focused?.frontend?.chardevBreak() }
+
+  /// The ring buffer behind a `ringbuf` device, nil for other kinds.
+  package var ringBuffer: RingBuffer? { (transport as? RingBufferTransport)?.contents }
+
+  /// Closes the device for good; frontends hear `chardevClosed`.
+  package func shutDown() {
+    for port in ports { port.flush() }
+    transport.shutDown()
+    transportClosed()
+  }
+
+  // MARK: - What transports report
+
+  /// Someone is at the other side.
+  func transportOpened() {
+    guard !isOpen else { return }
+    isOpen = true
+    for port in ports { announce(port) }
+    onOpened()
+  }
+
+  /// The other side is gone.
+  func transportClosed() {
+    guard isOpen else { return }
+    isOpen = false
+    for port in ports {
+      port.held = []
+      port.discardOutput()
+      if port.isAnnounced {
+        port.isAnnounced = false
+        port.frontend?.chardevClosed()
+      }
+    }
+    setReceiving(true)
+  }
+
+  /// Bytes came from the other side.
+  func transportReceived(_ bytes: [UInt8]) {
+    if mux == nil {
+      if let port = ports.first { deliver(bytes, to: port) }
+    } else {
+      demultiplex(bytes)
+    }
+    updateReceiving()
+  }
+
+  func transportBreak() { sendBreak() }
+
+  /// The transport takes bytes again.
+  func transportDrained() {
+    for port in ports { port.flush() }
+  }
+
+  // MARK: - What ports do
+
+  /// Sends a frontend's bytes; answers how many the transport took.
+  func transmit(_ bytes: [UInt8]) -> Int {
+    var taken = bytes.count
+    if mux != nil {
+      // A transport under a multiplexer takes all or nothing, so stamping does not disturb the count.
+      let stamped = mux?.stamp(bytes, at: HostClock.realtime / 1_000_000) ?? bytes
+      if transport.write(stamped) < stamped.count { taken = 0 }
+    } else {
+      taken = transport.write(bytes)
+    }
+    if log != nil, taken > 0 { writeLog(taken == bytes.count ? bytes : Array(bytes[..<taken])) }
+    return taken
+  }
+
+  func resume(_ port: ChardevPort) {
+    let bytes = exchange(&port.held, with: [])
+    if !bytes.isEmpty { deliver(bytes, to: port) }
+    updateReceiving()
+  }
+
+  func detach(_ port: ChardevPort) {
+    port.flush()
+    guard let index = ports.firstIndex(where: { $0 === port }) else { return }
+    ports.remove(at: index)
+    if mux != nil, !ports.isEmpty { setFocus(min(mux?.focus ?? 0, ports.count - 1)) }
+    updateReceiving()
+  }
+
+  // MARK: -
+
+  private var focused: ChardevPort? {
+    let index = mux?.focus ?? 0
+    return ports.indices.contains(index) ? ports[index] : nil
+  }
+
+  private func announce(_ port: ChardevPort) {
+    guard isOpen, !port.isAnnounced, ports.contains(where: { $0 === port }) else { return }
+    port.isAnnounced = true
+    if mux != nil { port.frontend?.chardevFocusChanged(focused === port) }
+    port.frontend?.chardevOpened()
+  }
+
+  private func deliver(_ bytes: [UInt8], to port: ChardevPort) {
+    announce(port)
+    guard port.held.isEmpty else {
+      port.held += bytes
+      return
+    }
+    guard let frontend = port.frontend else { return }
+    let taken = min(max(frontend.chardevReceived(bytes), 0), bytes.count)
+    // The frontend may have closed or detached meanwhile.
+    if taken < bytes.count, isOpen, port.chardev != nil {
+      port.held = Array(bytes[taken...]) + port.held
+    }
+  }
+
+  /// A paused frontend without focus must not keep C-a from being read, so each may hold back this much.
+  private static let heldLimit = 4096
+
+  private func updateReceiving() {
+    let limit = mux == nil ? 0 : Chardev.heldLimit
+    setReceiving(ports.allSatisfy { $0.held.count <= limit })
+  }
+
+  private func setReceiving(_ on: Bool) {
+    guard on != isReceiving else { return }
+    isReceiving = on
+    transport.setReceiving(on)
+  }
+
+  private func demultiplex(_ bytes: [UInt8]) {
+    var run: [UInt8] = []
+    for byte in bytes {
+      guard let action = mux?.receive(byte) else { continue }
+      if case .data(let byte) = action {
+        run.append(byte)
+        continue
+      }
+      deliverRun(&run)
+      switch action {
+      case .data: break
+      case .print(let text): _ = transport.write(text)
+      case .nextFocus:
+        if !ports.isEmpty { setFocus(((mux?.focus ?? 0) + 1) % ports.count) }
+      case .sendBreak: sendBreak()
+      case .command(let command):
+        if command == .quit { _ = transport.write(MuxModel.farewell) }
+        onMuxCommand(command)
+      }
+    }
+    deliverRun(&run)
+  }
+
+  private func deliverRun(_ run: inout [UInt8]) {
+    if !run.isEmpty, let port = focused { deliver(run, to: port) }
+    run = []
+  }
+
+  private func setFocus(_ index: Int) {
+    let old = focused
+    mux?.focus = index
+    guard let new = focused, new !== old else { return }
+    if let old, old.isAnnounced { old.frontend?.chardevFocusChanged(false) }
+    if new.isAnnounced { new.frontend?.chardevFocusChanged(true) }
+  }
+
+  private func writeLog(_ bytes: [UInt8]) {
+    var start = 0
+    while start < bytes.count {
+      guard let count = try? log?.write(bytes, from: start), count > 0 else { return }
+      start += count
+    }
+  }
+}

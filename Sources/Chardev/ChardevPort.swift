@@ -1,0 +1,138 @@
+import Host
+import Synchronization
+
+/// A frontend's end of a character device: where it writes, from any thread.
+///
+/// Bytes go to a queue and from there, on the main loop, to the device; a vCPU that writes never waits.
+/// The queue is bounded by the limit given at `Chardev.attach`.
+package final class ChardevPort: Sendable {
+  private struct Output {
+    var bytes: [UInt8] = []
+    /// A flush is on its way, or the device was full and will say when it is not.
+    var isFlushing = false
+    /// Something was refused: the frontend wants `chardevDrained`.
+    var isStarved = false
+  }
+
+  private let output = Mutex(Output())
+  /// The most bytes that may wait.
+  private let limit: Int
+  @MainLoop private(set) var frontend: (any ChardevFrontend)?
+  @MainLoop private(set) weak var chardev: Chardev?
+  /// Bytes that the frontend did not take yet.
+  @MainLoop var held: [UInt8] = []
+  /// Whether the frontend knows that the device is open.
+  @MainLoop var isAnnounced = false
+
+  @MainLoop
+  init(_ chardev: Chardev, _ frontend: any ChardevFrontend, limit: Int) {
+    self.chardev = chardev
+    self.frontend = frontend
+    self.limit = limit
+  }
+
+  /// Writes; answers how many bytes, from the first, were taken. When not all: `chardevDrained` follows. Any thread.
+  @discardableResult
+  package func write(_ bytes: [UInt8]) -> Int {
+    let (taken, mustFlush) = output.withLock { state in
+      let room = max(0, limit - state.bytes.count)
+      let taken = min(room, bytes.count)
+      if taken == bytes.count { state.bytes += bytes } else { state.bytes += bytes.prefix(taken) }
+      if taken < bytes.count { state.isStarved = true }
+      return (taken, ChardevPort.claimFlush(&state))
+    }
+    if mustFlush { startFlush() }
+    return taken
+  }
+
+  /// Writes one byte without allocating; false when there is no room. Any thread.
+  package func write(_ byte: UInt8) -> Bool {
+    let (taken, mustFlush) = output.withLock { state in
+      guard state.bytes.count < limit else {
+        state.isStarved = true
+        return (false, ChardevPort.claimFlush(&state))
+      }
+      state.bytes.append(byte)
+      return (true, ChardevPort.claimFlush(&state))
+    }
+    if mustFlush { startFlush() }
+    return taken
+  }
+
+  /// The frontend can take bytes again. Any thread.
+  package func resumeReceiving() {
+    if MainLoop.isCurrent {
+      MainLoop.assumeIsolated { chardev?.resume(self) }
+    } else {
+      MainLoop.post { self.chardev?.resume(self) }
+    }
+  }
+
+  /// How many bytes wait to be sent. Any thread.
+  package var queuedByteCount: Int { output.withLock { $0.bytes.count } }
+
+  /// Ends the attachment: the frontend hears no more, what is queued goes out.
+  @MainLoop
+  package func detach() {
+    chardev?.detach(self)
+    frontend = nil
+  }
+
+  // MARK: -
+
+  private static func claimFlush(_ state: inout Output) -> Bool {
+    if state.isFlushing || state.bytes.isEmpty { return false }
+    state.isFlushing = true
+    return true
+  }
+
+  private func startFlush() {
+    if MainLoop.isCurrent {
+      MainLoop.assumeIsolated { flush() }
+    } else {
+      MainLoop.post { self.flush() }
+    }
+  }
+
+  /// Moves the queue into the device as far as it takes it; the device calls again when it was full.
+  @MainLoop
+  func flush() {
+    while true {
+      let bytes = output.withLock { state -> [UInt8] in
+        state.isFlushing = true
+        return exchange(&state.bytes, with: [])
+      }
+      var taken = 0
+      if !bytes.isEmpty { taken = chardev?.transmit(bytes) ?? bytes.count }
+      let (isDone, wasStarved) = output.withLock { state -> (Bool, Bool) in
+        if taken < bytes.count {
+          state.bytes.insert(contentsOf: bytes[taken...], at: 0)
+          return (true, false)
+        }
+        if !state.bytes.isEmpty { return (false, false) }
+        state.isFlushing = false
+        return (true, exchange(&state.isStarved, with: false))
+      }
+      if wasStarved { frontend?.chardevDrained() }
+      if isDone { return }
+    }
+  }
+
+  /// Drops what waits: nobody is at the other side.
+  @MainLoop
+  func discardOutput() {
+    let wasStarved = output.withLock { state in
+      state.bytes = []
+      state.isFlushing = false
+      return exchange(&state.isStarved, with: false)
+    }
+    if wasStarved { frontend?.chardevDrained() }
+  }
+}
+
+/// Stores a new value and answers the old one.
+func exchange<T>(_ place: inout T, with value: T) -> T {
+  let old = place
+  place = value
+  return old
+}

@@ -1,0 +1,95 @@
+package import Host
+
+/// All character devices of the process, by label, in order of creation.
+@MainLoop
+package final class ChardevRegistry {
+  /// Label, kind and address, and whether a frontend is attached: `query-chardev`'s answer.
+  package struct Info: Equatable, Sendable {
+    package let label: String
+    package let filename: String
+    package let isFrontendOpen: Bool
+  }
+
+  private var devices: [Chardev] = []
+  private var waiters: [() -> Void] = []
+  /// The multiplexers' escape key (`-echr`); nil for none.
+  package var muxEscape: UInt8? = 1
+  /// What C-a x and C-a s ask of the machine.
+  package var onMuxCommand: (MuxCommand) -> Void = { _ in }
+  /// Lines for standard output, such as where a pty is.
+  package var onNotice: (String) -> Void = { _ in }
+  /// Lines for standard error: label and text, such as whom start-up waits for.
+  package var onReport: (_ label: String, _ text: String) -> Void = { _, _ in }
+
+  package init() {}
+
+  /// The device of that label.
+  package subscript(label: String) -> Chardev? { devices.first { $0.label == label } }
+
+  /// Every device, in order of creation.
+  package var list: [Info] {
+    devices.map {
+      Info(label: $0.label, filename: $0.filename, isFrontendOpen: $0.isFrontendOpen)
+    }
+  }
+
+  /// Removes a device that no frontend uses. Throws `notFound` or `inUse`.
+  package func remove(_ label: String) throws(ChardevError) {
+    guard let index = devices.firstIndex(where: { $0.label == label }) else {
+      throw ChardevError(.notFound, "Chardev '\(label)' not found")
+    }
+    guard !devices[index].isFrontendOpen else {
+      throw ChardevError(.inUse, "Chardev '\(label)' is busy")
+    }
+    devices.remove(at: index).shutDown()
+  }
+
+  /// Runs `body` when every device that start-up waits for (`wait=on`) has its client: at once when there is none.
+  package func whenConnected(_ body: @escaping () -> Void) {
+    let missing = devices.filter { $0.transport.isWaitingForClient }
+    if missing.isEmpty { return body() }
+    for device in missing {
+      onReport(device.label, "info: QEMU waiting for connection on: \(device.filename)")
+    }
+    waiters.append(body)
+  }
+
+  /// Sends what is queued, closes everything, removes sockets from the file system, restores the terminal.
+  /// At the end of the process.
+  package func shutDown() {
+    // Multiplexers first: their output goes through other devices.
+    for device in devices.reversed() { device.shutDown() }
+    devices = []
+    Terminal.restore()
+  }
+
+  // MARK: - Construction
+
+  /// Throws when the label is taken.
+  func checkLabel(_ label: String) throws(ChardevError) {
+    if self[label] != nil {
+      throw ChardevError(.inUse, "Chardev with id '\(label)' already exists")
+    }
+  }
+
+  /// Enters a device; `log` receives a copy of its output.
+  @discardableResult
+  func add(
+    _ label: String, _ transport: any ChardevTransport, mux: MuxModel? = nil,
+    log: consuming FileDescriptor? = nil
+  ) -> Chardev {
+    let device = Chardev(label: label, transport: transport, mux: mux, log: log)
+    device.onMuxCommand = { [weak self] in self?.onMuxCommand($0) }
+    device.onOpened = { [weak self] in self?.checkWaiters() }
+    devices.append(device)
+    if let pty = transport as? PseudoTerminalTransport {
+      onNotice("char device redirected to \(pty.path) (label \(label))")
+    }
+    return device
+  }
+
+  private func checkWaiters() {
+    guard !waiters.isEmpty, devices.allSatisfy({ !$0.transport.isWaitingForClient }) else { return }
+    for waiter in exchange(&waiters, with: []) { waiter() }
+  }
+}

@@ -1,0 +1,28 @@
+import Host
+
+/// How the bytes of a character device travel: one type for each kind of backend.
+@MainLoop
+protocol ChardevTransport: AnyObject {
+  /// The kind and address, as `query-chardev` shows them (`tcp:127.0.0.1:1234,server=on`, `stdio`).
+  var filename: String { get }
+
+  /// Begins; from here on the transport reports to `device`, which it must not retain.
+  func start(_ device: Chardev)
+
+  /// Sends `bytes`; answers how many it took. When not all it calls `Chardev.transportDrained` later.
+  /// Takes everything, to nowhere, when nobody is at the other side.
+  func write(_ bytes: [UInt8]) -> Int
+
+  /// Whether to read at present.
+  func setReceiving(_ on: Bool)
+
+  /// Whether a start-up that waits for a client (`wait=on`) must still wait.
+  var isWaitingForClient: Bool { get }
+
+  /// Sends what is left if that is quickly possible, closes, removes what it made in the file system.
+  func shutDown()
+}
+
+extension ChardevTransport {
+  var isWaitingForClient: Bool { false }
+}

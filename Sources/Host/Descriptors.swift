@@ -1,0 +1,63 @@
+import Glibc
+
+/// Small questions to descriptors by number, for callers that lend and do not own.
+package enum Descriptors {
+  /// Waits until `descriptor` takes bytes, at most so long. For the end of the process.
+  package static func waitWritable(_ descriptor: Int32, milliseconds: Int32) {
+    var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    // SAFETY: one entry, alive through the call.
+    _ = unsafe poll(&entry, 1, milliseconds)
+  }
+
+  /// A descriptor for writing to the same file without waiting, not sharing its flags where possible.
+  ///
+  /// Setting O_NONBLOCK on the process's own output would change it for the shell and everyone else who shares it;
+  /// terminals and pipes can be opened anew. Files never wait; anything else gets a duplicate.
+  package static func reopenForWriting(_ descriptor: Int32) throws(SystemError) -> FileDescriptor {
+    var status = stat()
+    // SAFETY: `status` outlives the call.
+    if unsafe fstat(descriptor, &status) == 0 {
+      let kind = status.st_mode & S_IFMT
+      if kind == S_IFIFO || kind == S_IFCHR,
+        let copy = try? FileDescriptor.open(
+          "/proc/self/fd/\(descriptor)", O_WRONLY | O_NONBLOCK | O_NOCTTY)
+      {
+        return copy
+      }
+    }
+    let number: Int32 = try SystemError.check("fcntl") { () -> Int32 in
+      fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
+    }
+    return FileDescriptor(owning: number)
+  }
+
+  /// Removes a file; a missing one is no error.
+  package static func unlink(_ path: String) {
+    _ = unsafe Glibc.unlink(path)  // SAFETY: the string lives through the call.
+  }
+}
+
+/// Tells when a path is opened by anyone (inotify(7)).
+package struct OpenNotifier: ~Copyable {
+  private let descriptor: FileDescriptor
+  /// Readable when the path was opened.
+  package var pollDescriptor: Int32 { descriptor.rawValue }
+
+  /// Throws `SystemError`.
+  package init(path: String) throws(SystemError) {
+    let number: Int32 = try SystemError.check("inotify_init1") { () -> Int32 in
+      inotify_init1(Int32(IN_NONBLOCK) | Int32(IN_CLOEXEC))
+    }
+    let owned = FileDescriptor(owning: number)
+    try SystemError.check("inotify_add_watch") { () -> Int32 in
+      unsafe inotify_add_watch(number, path, UInt32(IN_OPEN))  // SAFETY: lives through the call.
+    }
+    descriptor = owned
+  }
+
+  /// Takes the events that were reported.
+  package func clear() {
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    while let count = try? descriptor.read(into: &buffer), count > 0 {}
+  }
+}
