@@ -67,8 +67,28 @@ package final class Chardev {
   /// Sends a break condition to the frontend.
   package func sendBreak() { focused?.frontend?.chardevBreak() }
 
-  /// The ring buffer behind a `ringbuf` device, nil for other kinds.
-  package var ringBuffer: RingBuffer? { (transport as? RingBufferTransport)?.contents }
+  /// Takes up to `limit` bytes of output, oldest first, from a `ringbuf` device; nil for other kinds.
+  package func readRingBuffer(limit: Int) -> [UInt8]? {
+    (transport as? RingBufferTransport)?.contents.read(limit: limit)
+  }
+
+  /// Adds bytes to a `ringbuf` device's memory; false for other kinds.
+  package func writeRingBuffer(_ bytes: [UInt8]) -> Bool {
+    guard let ring = transport as? RingBufferTransport else { return false }
+    ring.contents.write(bytes)
+    return true
+  }
+
+  /// The path of the other side of a `pty` device.
+  package var pseudoTerminalPath: String? { (transport as? PseudoTerminalTransport)?.path }
+
+  /// The port that a listening socket device has, for those who asked for any; 0 otherwise.
+  package var localPort: UInt16 {
+    (transport as? SocketTransport)?.localPort ?? (transport as? DatagramTransport)?.localPort ?? 0
+  }
+
+  /// The descriptor that came last with the bytes of a Unix socket (SCM_RIGHTS); the caller owns it.
+  package func takeDescriptor() -> Int32? { (transport as? SocketTransport)?.takeDescriptor() }
 
   /// Closes the device for good; frontends hear `chardevClosed`.
   package func shutDown() {

@@ -21,6 +21,9 @@ package final class ChardevRegistry {
   /// Lines for standard error: label and text, such as whom start-up waits for.
   package var onReport: (_ label: String, _ text: String) -> Void = { _, _ in }
 
+  /// Descriptors that monitors were given by name (`getfd`), for `fd=NAME`; the caller owns what it gets.
+  package var descriptorNamed: (String) -> Int32? = { _ in nil }
+
   package init() {}
 
   /// The device of that label.

@@ -178,6 +178,12 @@ package enum Socket {
     return socket
   }
 
+  /// Gives a datagram socket its peer; false when the kernel refuses.
+  package static func connect(_ descriptor: Int32, to address: ResolvedAddress) -> Bool {
+    // SAFETY: the address lives through the call.
+    unsafe address.withSockaddr { unsafe Glibc.connect(descriptor, $0, $1) } == 0
+  }
+
   /// Whether small writes go out at once (TCP_NODELAY); nothing on other sockets.
   package static func setNoDelay(_ descriptor: Int32, _ on: Bool = true) {
     setOption(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, on ? 1 : 0)

@@ -238,9 +238,11 @@ final class SocketTransport: ChardevTransport {
   }
 
   private func scheduleRetry() {
-    let timer = retry ?? MainLoop.timers.makeTimer { [weak self] in
-      MainLoop.assumeIsolated { self?.startConnecting() }
-    }
+    let timer =
+      retry
+      ?? MainLoop.timers.makeTimer { [weak self] in
+        MainLoop.assumeIsolated { self?.startConnecting() }
+      }
     retry = timer
     timer.arm(at: HostClock.monotonic &+ options.reconnectSeconds &* 1_000_000_000)
   }
