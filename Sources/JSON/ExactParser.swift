@@ -97,17 +97,23 @@ struct ExactParser {
     }
   }
 
+  /// A number, up to where the framer's lexer ended it: `1-2` is two numbers, `0e1` a number and a word.
   private mutating func number() -> JSONValue {
     let start = position
+    if bytes[position] == UInt8(ascii: "-") { position += 1 }
+    let isZero = at(UInt8(ascii: "0"))
+    if isZero { position += 1 } else { skipDigits() }
     var isInteger = true
-    scan: while position < bytes.count {
-      switch bytes[position] {
-      case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"): break
-      case UInt8(ascii: "."), UInt8(ascii: "e"), UInt8(ascii: "E"), UInt8(ascii: "+"):
-        isInteger = false
-      default: break scan
-      }
+    if at(UInt8(ascii: ".")) {
+      isInteger = false
       position += 1
+      skipDigits()
+    }
+    if !(isZero && isInteger), at(UInt8(ascii: "e")) || at(UInt8(ascii: "E")) {
+      isInteger = false
+      position += 1
+      if at(UInt8(ascii: "+")) || at(UInt8(ascii: "-")) { position += 1 }
+      skipDigits()
     }
     let text = String(decoding: bytes[start..<position], as: UTF8.self)
     if isInteger {
@@ -116,6 +122,15 @@ struct ExactParser {
     }
     // The lexer accepts nothing else than a number; overflow gives an infinity, as in QEMU.
     return .double(Double(text) ?? .infinity)
+  }
+
+  private func at(_ byte: UInt8) -> Bool { position < bytes.count && bytes[position] == byte }
+
+  private mutating func skipDigits() {
+    while position < bytes.count, (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(bytes[position])
+    {
+      position += 1
+    }
   }
 
   private mutating func string() throws(JSONError) -> String {

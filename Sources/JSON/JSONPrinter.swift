@@ -51,12 +51,24 @@ package struct JSONPrinter {
   /// The value that QEMU's dictionary hashes a member name to; members are written in ascending
   /// order of it.
   package static func bucket(_ name: String) -> UInt32 {
-    var value: UInt32 = 0x238F_13AF &* UInt32(truncatingIfNeeded: name.utf8.count)
+    var sum: UInt32 = 0
+    var length: UInt32 = 0
     var shift: UInt32 = 0
-    for byte in name.utf8 {
-      value = value &+ (UInt32(byte) << shift)
+    func add(_ byte: UInt8) {
+      sum = sum &+ (UInt32(byte) << shift)
+      length &+= 1
       shift = (shift + 5) % 24
     }
+    for byte in name.utf8 {
+      if byte == 0 {
+        // QEMU keeps U+0000 as two bytes.
+        add(0xC0)
+        add(0x80)
+      } else {
+        add(byte)
+      }
+    }
+    let value = 0x238F_13AF &* length &+ sum
     return (1_103_515_243 &* value &+ 12345) & 511
   }
 

@@ -63,6 +63,8 @@ private func items(_ text: String) -> [String] { items([Array(text.utf8)]) }
     ("[1.]", ["stray '1.]'"]),
     ("[+1]", ["stray '+'", "expecting value"]),
     ("[True]", ["stray 'T'", "expecting value"]),
+    ("[0e1]", ["expected separator in list"]),
+    ("[1-2]", ["expected separator in list"]),
     ("[1]]", ["", "expecting value"]),
   ]) func grammarErrorsReadAsInQEMU(text: String, errors: [String]) {
     let expected = errors.map { $0.isEmpty ? "[1]" : "!JSON parse error, " + $0 }
