@@ -2,8 +2,10 @@ import CLinux
 import Glibc
 
 /// `-daemonize`: the parent leaves when the child says that it is ready.
-package struct Daemon: ~Copyable, Sendable {
+package final class Daemon: Sendable {
   private let ready: Int32
+
+  private init(ready: Int32) { self.ready = ready }
 
   /// Goes on in a child process with a session of its own; the parent waits. Only before any thread was made.
   ///
@@ -16,8 +18,8 @@ package struct Daemon: ~Copyable, Sendable {
     return Daemon(ready: ready)
   }
 
-  /// Everything listens: the parent exits with 0, and standard input, output and error become /dev/null.
-  package consuming func announceReady() {
+  /// Everything listens: the parent exits with 0, and standard input, output and error become /dev/null. Call it once.
+  package func announceReady() {
     if unsafe chdir("/") != 0 { Log.warning("cannot change to the root folder") }
     let null = unsafe open("/dev/null", O_RDWR | O_CLOEXEC)  // SAFETY: a literal.
     if null >= 0 {

@@ -84,4 +84,24 @@ package struct FileDescriptor: ~Copyable, Sendable {
       result.append(contentsOf: chunk[..<count])
     }
   }
+
+  /// Removes a file; one that is not there is no error.
+  package static func remove(_ path: String) {
+    _ = unsafe unlink(path)  // SAFETY: the string lives through the call.
+  }
+
+  /// Writes all of `text` to standard output, for what is printed before the program ends.
+  package static func writeToStandardOutput(_ text: String) {
+    let bytes = Array(text.utf8)
+    var done = 0
+    while done < bytes.count {
+      // SAFETY: the pointer is used within the call and covers the array.
+      let count = unsafe bytes.withUnsafeBytes {
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: $0[done...])
+        return unsafe Glibc.write(1, rest.baseAddress, rest.count)
+      }
+      if count <= 0 { return }
+      done += count
+    }
+  }
 }

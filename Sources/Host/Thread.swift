@@ -42,6 +42,22 @@ package final class HostThread: Sendable {
   /// Sends a signal to the thread; with an empty handler it interrupts a system call.
   package func signal(_ number: Int32) { _ = pthread_kill(handle, number) }
 
+  /// Gives the process a name for `ps` and `top` (`-name process=`): at most 15 bytes of it show.
+  package static func nameProcess(_ name: String) {
+    _ = unsafe goliath_set_thread_name(String(name.prefix(15)))
+  }
+
+  /// The program that a process runs, as `/proc` tells; `<unknown process>` when it does not.
+  package static func programPath(ofProcess id: Int32) -> String {
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    // SAFETY: the kernel fills at most the array's size.
+    let count = unsafe buffer.withUnsafeMutableBytes { bytes in
+      guard let start = unsafe bytes.bindMemory(to: CChar.self).baseAddress else { return -1 }
+      return unsafe readlink("/proc/\(id)/exe", start, bytes.count)
+    }
+    return count > 0 ? String(decoding: buffer[..<count], as: UTF8.self) : "<unknown process>"
+  }
+
   // A named nonisolated function: a closure made in isolated code would carry that isolation to the new thread.
   private nonisolated static let enter:
     @convention(c) (UnsafeMutableRawPointer?) ->

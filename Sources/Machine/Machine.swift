@@ -1,1 +1,233 @@
-// Machine
+package import CPU
+package import Chardev
+package import DeviceModel
+package import DistIRQ
+package import Host
+package import Options
+package import QAPI
+package import Shm
+
+/// A machine cannot be built or controlled as asked; `message` is the sentence for the user.
+package struct MachineError: Error, Equatable, Sendable {
+  package let message: String
+  /// The option at fault, where one is.
+  package let origin: OptionOrigin?
+
+  package init(_ message: String, origin: OptionOrigin? = nil) {
+    self.message = message
+    self.origin = origin
+  }
+}
+
+/// One guest: board, vCPUs, memory, run state. All control is on the main loop.
+@MainLoop
+package final class Machine {
+  package let configuration: LaunchConfiguration
+  /// RAM and ROM.
+  package let memory: GuestMemory
+  package let ports: AddressSpace
+  package let deviceMemory: AddressSpace
+  package let clock: VirtualClock
+  /// Which accelerator runs the vCPUs: `kvm` or `tcg`.
+  package let acceleratorName: String
+  /// What CPUID answers on every vCPU.
+  package let cpuid: CPUIDTable
+  /// Interrupt controllers, for inspection.
+  package let fabric: InterruptFabric
+  package let chardevs: ChardevRegistry
+
+  let vm: any VirtualMachine
+  let group = VCPUGroup()
+  let board: any Board
+  private var control: RunControl
+  private let onEvent: @MainLoop (QAPI.Event) -> Void
+  private let onExit: @MainLoop (Int32) -> Void
+
+  /// Builds the machine, in `prelaunch`.
+  ///
+  /// `onEvent` gets what monitors must know, before the command that caused it is answered; `onExit` gets the status with
+  /// which the process ends. Throws `MachineError`.
+  package init(
+    _ configuration: LaunchConfiguration, accelerator: any Accelerator, cpuid: CPUIDTable,
+    apicIDs: [APICID], chardevs: ChardevRegistry,
+    onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
+    onExit: @escaping @MainLoop (Int32) -> Void
+  ) throws(MachineError) {
+    self.configuration = configuration
+    self.onEvent = onEvent
+    self.onExit = onExit
+    self.chardevs = chardevs
+    self.cpuid = cpuid
+    acceleratorName = accelerator.name
+    control = RunControl(actions: configuration.actions)
+    let isEmpty = configuration.machine.type == "none"
+    let requests = RequestBox()
+    let parts = MachineParts(
+      configuration, apicIDs: isEmpty ? [] : apicIDs, requests: requests)
+    memory = parts.context.memory
+    ports = parts.context.ports
+    deviceMemory = parts.context.deviceMemory
+    clock = parts.clock
+    fabric = parts.fabric
+    board = isEmpty ? EmptyBoard() : try PCBoard(parts, chardevs: chardevs)
+    do {
+      vm = try accelerator.makeVM(memory: memory, cpuid: cpuid)
+      try makeVCPUs(parts)
+    } catch let error as AcceleratorError {
+      throw MachineError(error.message)
+    } catch {
+      throw MachineError("cannot start a vCPU thread: \(error)")
+    }
+    let group = group
+    requests.connect { [weak self] request in
+      // The guest must not run on past its own reset or power-off until the main loop gets to it.
+      let holds = request.stopsTheGuest
+      if holds { group.hold() }
+      MainLoop.post { [weak self] in
+        self?.handle(request)
+        if holds { group.release() }
+      }
+    }
+    try resetAll(.cold)
+  }
+
+  private func makeVCPUs(_ parts: MachineParts) throws {
+    for (index, apicID) in parts.apicIDs.enumerated() {
+      let id = VCPUID(UInt32(index))
+      guard let apic = fabric.localAPIC(id) else { continue }
+      let bus = VCPUBus(
+        id: id, apic: apic, ports: ports, deviceMemory: deviceMemory, a20: parts.a20)
+      let vcpu = try vm.makeVCPU(id: id, apicID: apicID, host: bus)
+      bus.connect(vcpu)
+      let thread = VCPUThread(
+        vcpu: vcpu, apic: apic, signature: cpuid.signature, tscFrequency: vm.tscFrequency,
+        isBoot: index == 0
+      ) { [weak self] id, exit in
+        MainLoop.post { [weak self] in self?.handle(exit, of: id) }
+      }
+      group.append(thread)
+      try thread.start()
+    }
+  }
+
+  // MARK: - Run state
+
+  /// The run state, as `query-status` reports it.
+  package var state: RunState { control.state }
+  /// Whether vCPUs execute.
+  package var isRunning: Bool { control.isRunning }
+  /// What reboot, shutdown, panic and watchdog lead to.
+  package var actions: ActionConfiguration {
+    get { control.actions }
+    set { control.actions = newValue }
+  }
+
+  /// `stop`.
+  package func stop() { perform(control.stop()) }
+
+  /// `cont`. Throws when a reset must come first.
+  package func resume() throws(RunControlError) { perform(try control.resume()) }
+
+  /// `system_reset`.
+  package func reset() { perform(control.reset(.hostQmpSystemReset)) }
+
+  /// `system_powerdown`: presses the power button.
+  package func powerDown() {
+    onEvent(.powerdown)
+    _ = board.pressPowerButton()
+  }
+
+  /// `system_wakeup`. Throws when the guest is not suspended.
+  package func wakeUp() throws(RunControlError) { perform(try control.wakeUp()) }
+
+  /// `inject-nmi`: an edge on LINT1 of every local APIC.
+  package func injectNMI() { fabric.pulseNMI() }
+
+  /// Ends the process in good order: `quit` or a signal.
+  package func quit(_ cause: ShutdownCause) { perform(control.shutDown(cause)) }
+
+  private func handle(_ request: MachineRequest) {
+    switch request {
+    case .reset: perform(control.reset(.guestReset))
+    case .shutdown: perform(control.shutDown(.guestShutdown))
+    case .suspend: perform(control.suspend())
+    case .panicked(crashLoaded: true): onEvent(.guestCrashloaded(action: .run))
+    case .panicked(crashLoaded: false): perform(control.panic())
+    case .rtcChanged(let offset, let path):
+      onEvent(.rtcChange(offset: Int(offset), qomPath: path))
+    case .exit(let status): perform([.pauseVCPUs, .exit(status)])
+    }
+  }
+
+  private func handle(_ exit: VMExit, of id: VCPUID) {
+    switch exit {
+    case .shutdown: perform(control.reset(.guestReset))
+    case .debug: perform(control.debugStop())
+    case .failure(let reason):
+      Log.error("vCPU \(id) stopped: \(reason)")
+      perform(control.fail())
+    case .halt, .interrupted, .interruptWindow: break
+    }
+    // The thread parked itself before it reported.
+    thread(id)?.resume()
+  }
+
+  private func perform(_ effects: [RunControl.Effect]) {
+    for effect in effects {
+      switch effect {
+      case .pauseVCPUs: pauseVCPUs()
+      case .resumeVCPUs: resumeVCPUs()
+      case .resetMachine:
+        do {
+          group.pause()
+          try resetAll(.warm)
+          group.release()
+        } catch {
+          group.release()
+          Log.error("reset failed: \(error.message)")
+          onExit(1)
+        }
+      case .emit(let event): onEvent(event)
+      case .exit(let status): onExit(status)
+      }
+    }
+  }
+
+  /// Virtual time and vCPUs stand and go together; both begin standing.
+  private func pauseVCPUs() {
+    guard clock.isRunning else { return }
+    group.pause()
+    clock.pause()
+  }
+
+  private func resumeVCPUs() {
+    guard !clock.isRunning else { return }
+    clock.resume()
+    for thread in group.threads { thread.apic.timeStampCounterChanged() }
+    group.release()
+  }
+
+  private func resetAll(_ kind: ResetKind) throws(MachineError) {
+    for placed in board.devices { placed.device.reset(kind) }
+    fabric.reset()
+    for thread in group.threads {
+      do {
+        try thread.reset()
+      } catch {
+        throw MachineError(error.message)
+      }
+    }
+    try board.prepareStart(group.threads)
+  }
+
+  /// Ends all vCPU threads; the machine is of no use after that.
+  package func tearDown() {
+    group.pause()
+    for thread in group.threads { thread.end() }
+  }
+
+  func thread(_ id: VCPUID) -> VCPUThread? {
+    let threads = group.threads
+    return Int(id.rawValue) < threads.count ? threads[Int(id.rawValue)] : nil
+  }
+}

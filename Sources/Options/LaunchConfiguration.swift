@@ -360,6 +360,7 @@ package struct ActionConfiguration: Sendable, Equatable {
   package var shutdown = Shutdown.poweroff
   package var panic = Panic.shutdown
   package var watchdog = Watchdog.reset
+  package init() {}
 }
 
 /// What concerns the host process, not the guest.

@@ -552,3 +552,15 @@ void x86_split_lock(void);
 void x86_split_unlock(void);
 
 #pragma clang diagnostic pop
+
+/// What CPUID answers on this host, as a value.
+struct x86_cpuid_answer {
+  uint32_t eax, ebx, ecx, edx;
+};
+
+/// Executes CPUID on the host.
+static inline struct x86_cpuid_answer x86_host_cpuid(uint32_t leaf, uint32_t subleaf) {
+  struct x86_cpuid_answer r;
+  __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
+  return r;
+}

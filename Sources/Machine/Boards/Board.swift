@@ -1,0 +1,30 @@
+package import DeviceModel
+import Host
+
+/// A device with its place in the object tree.
+package struct PlacedDevice: Sendable {
+  /// QOM path, such as `/machine/unattached/device[3]`.
+  package let path: String
+  /// The `id=` of a user's device.
+  package let id: String?
+  package let device: any Device
+}
+
+/// How a machine type puts its devices together.
+@MainLoop
+protocol Board: AnyObject {
+  /// All devices, in order of creation.
+  var devices: [PlacedDevice] { get }
+  /// Brings memory, firmware and kernel back to what the first instruction finds. All vCPUs are paused, devices are reset.
+  func prepareStart(_ threads: [VCPUThread]) throws(MachineError)
+  /// Presses the power button; false when the machine has none.
+  func pressPowerButton() -> Bool
+}
+
+/// `none`: no devices, no memory, no vCPU. Serves tools that only ask what the program can do.
+@MainLoop
+final class EmptyBoard: Board {
+  let devices: [PlacedDevice] = []
+  func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {}
+  func pressPowerButton() -> Bool { false }
+}

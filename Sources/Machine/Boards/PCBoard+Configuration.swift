@@ -1,0 +1,5 @@
+import DeviceModel
+
+extension PCBoard {
+  func publishConfiguration() throws(DeviceError) {}
+}

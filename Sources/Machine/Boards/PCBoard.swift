@@ -1,0 +1,202 @@
+import Chardev
+import DeviceModel
+import Devices
+import DistIRQ
+import Host
+import Options
+import Shm
+
+/// `pc-i440fx-7.2`: i440FX and PIIX3 with the ISA devices of a PC.
+@MainLoop
+final class PCBoard: Board {
+  private(set) var devices: [PlacedDevice] = []
+
+  let parts: MachineParts
+  let map: PCMemoryMap
+  let ram: RAMBlock
+  let firmware: RAMBlock?
+  let fwCfg = FwCfg()
+  let pci = PCIBus()
+  private let pm: PIIX4PM
+  private let rtc: RTC
+  /// Keeps the character frontends of serial ports and consoles alive.
+  private var frontends: [any ChardevFrontend] = []
+  private let boot: BootPlan
+
+  /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
+  init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
+    self.parts = parts
+    let configuration = parts.configuration
+    map = PCMemoryMap(
+      ramSize: configuration.memory.size, limit: configuration.machine.maximumRAMBelow4GiB)
+    boot = try BootPlan.make(configuration, map: map)
+    do {
+      ram = try RAMBlock(name: "pc.ram", size: Int(clamping: map.ramSize))
+      firmware = try boot.firmware.map { (image) throws(SystemError) in
+        try RAMBlock(name: "pc.bios", size: image.count)
+      }
+    } catch {
+      throw MachineError("cannot set up guest memory '\(map.ramSize >> 20) MiB': \(error.reason)")
+    }
+    pm = PIIX4PM(bus: pci)
+    rtc = RTC()
+    do throws(DeviceError) {
+      try makeChipset()
+      try makeISADevices()
+      try makeCharacterDevices(chardevs)
+      try publishConfiguration()
+    } catch {
+      throw MachineError(error.message)
+    }
+    try makeUserDevices(chardevs)
+  }
+
+  // MARK: - Devices
+
+  private func makeChipset() throws(DeviceError) {
+    let memory = parts.context.memory
+    let (map, ram, firmware) = (map, ram, firmware)
+    let host = I440FX(bus: pci) { segments in
+      memory.setSlots(map.slots(ram: ram, firmware: firmware, shadow: segments))
+    }
+    try add(PCIHost(bus: pci), at: "/machine/i440fx")
+    try add(host)
+    try add(PIIX3(bus: pci))
+    if configuration.machine.acpi != .off { try add(pm) }
+    parts.fabric.map(ports: parts.context.ports, deviceMemory: parts.context.deviceMemory)
+  }
+
+  private func makeISADevices() throws(DeviceError) {
+    try add(rtc)
+    let pit = PIT()
+    if configuration.machine.pit != .off { try add(pit) }
+    if configuration.machine.hpet { try add(HPET(pit: pit, rtc: rtc)) }
+    if configuration.machine.i8042 { try add(I8042(gate: parts.a20)) }
+    try add(Port92(gate: parts.a20))
+    try add(DMAController(second: false))
+    try add(DMAController(second: true))
+    try add(ScratchPorts())
+    try add(fwCfg, at: "/machine/fw_cfg")
+  }
+
+  private func makeCharacterDevices(_ chardevs: ChardevRegistry) throws(DeviceError) {
+    for (index, label) in configuration.serials.enumerated() {
+      let serial = try SerialPort(index: UInt32(index))
+      try add(serial)
+      try connect(label, chardevs) { (chardev) throws(ChardevError) in
+        try SerialFrontend(serial, chardev)
+      }
+    }
+    for (index, label) in configuration.parallels.enumerated() {
+      let parallel = try ParallelPort(index: UInt32(index))
+      try add(parallel)
+      try connect(label, chardevs) { (chardev) throws(ChardevError) in
+        try OutputFrontend(chardev, attach: parallel.attach, drained: parallel.backendWritable)
+      }
+    }
+    if let label = configuration.debugConsole {
+      let console = DebugConsole()
+      try add(console)
+      try connect(label, chardevs) { (chardev) throws(ChardevError) in
+        try OutputFrontend(chardev, attach: console.attach, drained: console.backendWritable)
+      }
+    }
+  }
+
+  /// Attaches a frontend to the character device `label`.
+  private func connect(
+    _ label: String, _ chardevs: ChardevRegistry,
+    _ make: @MainLoop (Chardev) throws(ChardevError) -> any ChardevFrontend
+  ) throws(DeviceError) {
+    guard let chardev = chardevs[label] else {
+      throw DeviceError(.badValue, "Property 'chardev' can't find value '\(label)'")
+    }
+    do throws(ChardevError) {
+      frontends.append(try make(chardev))
+    } catch {
+      throw DeviceError(.busy, error.message)
+    }
+  }
+
+  /// `-device`.
+  private func makeUserDevices(_ chardevs: ChardevRegistry) throws(MachineError) {
+    for wanted in configuration.devices {
+      do throws(DeviceError) {
+        let properties = try DeviceProperties(wanted, globals: configuration.globals)
+        let device: any Device
+        var label: String?
+        switch properties.type.name {
+        case SerialPort.type.name:
+          let taken = devices.count { $0.device is SerialPort }
+          let serial = try properties.makeSerialPort(next: UInt32(taken))
+          device = serial
+          label = properties.text("chardev")
+          if let label {
+            try connect(label, chardevs) { (chardev) throws(ChardevError) in
+              try SerialFrontend(serial, chardev)
+            }
+          }
+        case DebugConsole.type.name:
+          let console = DebugConsole(
+            port: try properties.port("iobase", default: 0xE9),
+            readback: UInt8(truncatingIfNeeded: try properties.number("readback", default: 0xE9)))
+          device = console
+          label = properties.text("chardev")
+          if let label {
+            try connect(label, chardevs) { (chardev) throws(ChardevError) in
+              try OutputFrontend(chardev, attach: console.attach, drained: console.backendWritable)
+            }
+          }
+        case DebugExit.type.name:
+          device = DebugExit(
+            port: try properties.port("iobase", default: 0x501),
+            size: UInt32(truncatingIfNeeded: try properties.number("iosize", default: 2)))
+        case PVPanic.type.name:
+          device = PVPanic(
+            port: try properties.port("ioport", default: 0x505),
+            events: UInt8(truncatingIfNeeded: try properties.number("events", default: 3)))
+        default:
+          throw DeviceError(
+            .unknownType, "'\(wanted.driver)' is not a valid device model name")
+        }
+        if let id = wanted.id, devices.contains(where: { $0.id == id }) {
+          throw DeviceError(.badValue, "Duplicate ID '\(id)' for device")
+        }
+        try device.realize(in: parts.context)
+        let place =
+          wanted.id.map { "/machine/peripheral/\($0)" }
+          ?? "/machine/peripheral-anon/device[\(devices.count { $0.path.contains("-anon") })]"
+        devices.append(PlacedDevice(path: place, id: wanted.id, device: device))
+      } catch {
+        throw MachineError(error.message, origin: wanted.origin)
+      }
+    }
+  }
+
+  private func add(_ device: any Device, at path: String? = nil) throws(DeviceError) {
+    try device.realize(in: parts.context)
+    // The first numbers belong to the vCPUs, as in QEMU's tree.
+    let number = parts.apicIDs.count + devices.count { $0.path.hasPrefix("/machine/unattached") }
+    devices.append(
+      PlacedDevice(
+        path: path ?? "/machine/unattached/device[\(number)]", id: nil, device: device))
+  }
+
+  var configuration: LaunchConfiguration { parts.configuration }
+
+  // MARK: - Start and stop
+
+  func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {
+    let memory = parts.context.memory
+    if let firmware, let image = boot.firmware {
+      let start = GuestAddress(PCMemoryMap.fourGiB - UInt64(firmware.size))
+      memory.write(start, image, toROM: true)
+    }
+    try boot.load(into: memory, boot: threads.first)
+  }
+
+  func pressPowerButton() -> Bool {
+    pm.pressPowerButton()
+    return true
+  }
+}

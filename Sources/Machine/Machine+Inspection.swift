@@ -1,0 +1,96 @@
+package import CPU
+package import DeviceModel
+package import DistIRQ
+import Host
+import Options
+package import Shm
+
+/// What `query-cpus-fast` and `info cpus` tell of one vCPU.
+package struct VCPUInfo: Equatable, Sendable {
+  package let id: VCPUID
+  /// Kernel thread id.
+  package let threadID: Int64
+  package let apicID: APICID
+  package let isHalted: Bool
+  /// Object path.
+  package let path: String
+  package let socket: Int
+  package let die: Int
+  package let core: Int
+  package let thread: Int
+}
+
+extension Machine {
+  /// The vCPUs in order of their index.
+  package var vcpus: [VCPUInfo] {
+    let smp = configuration.smp
+    return group.threads.enumerated().map { index, thread in
+      VCPUInfo(
+        id: thread.vcpu.id, threadID: thread.threadID,
+        apicID: APICID(thread.apic.snapshot.initialID), isHalted: thread.isHalted,
+        path: "/machine/unattached/device[\(index)]",
+        socket: index / (smp.dies * smp.cores * smp.threads),
+        die: index / (smp.cores * smp.threads) % smp.dies,
+        core: index / smp.threads % smp.cores, thread: index % smp.threads)
+    }
+  }
+
+  /// All registers of a vCPU; it is stopped for a moment if it runs. Nil when there is no such vCPU or it cannot be read.
+  package func cpuState(_ id: VCPUID) -> CPUState? {
+    whilePaused(id) { thread -> CPUState? in
+      guard var state = try? thread.vcpu.readState() else { return nil }
+      state.activity = thread.activity
+      state.cr8 = UInt64(thread.apic.taskPriority)
+      return state
+    } ?? nil
+  }
+
+  /// The local APIC of a vCPU.
+  package func localAPIC(_ id: VCPUID) -> LocalAPIC? { thread(id)?.apic.snapshot }
+
+  /// Guest-physical address behind a linear address of a vCPU; nil when it is not mapped.
+  package func translate(linear: UInt64, on id: VCPUID) -> GuestAddress? {
+    whilePaused(id) { $0.vcpu.translate(linear: linear) } ?? nil
+  }
+
+  /// Bytes from the linear address space of a vCPU; nil when some of them are not mapped to RAM or ROM.
+  package func readLinear(_ address: UInt64, count: Int, on id: VCPUID) -> [UInt8]? {
+    whilePaused(id) { thread -> [UInt8]? in
+      var bytes: [UInt8] = []
+      bytes.reserveCapacity(count)
+      while bytes.count < count {
+        let at = address &+ UInt64(bytes.count)
+        let step = min(count - bytes.count, Int(GuestAddress.pageSize - at % GuestAddress.pageSize))
+        guard let physical = thread.vcpu.translate(linear: at),
+          let piece = memory.read(physical, count: step)
+        else { return nil }
+        bytes += piece
+      }
+      return bytes
+    } ?? nil
+  }
+
+  /// Devices with their object paths.
+  package var devices: [PlacedDevice] { board.devices }
+
+  /// The text of `info jit`; nil under an accelerator without one.
+  package var acceleratorStatistics: String? { vm.statistics }
+
+  /// Reads a port as vCPU `id` would.
+  package func readPort(_ port: UInt16, width: Int, as id: VCPUID) -> UInt32 {
+    UInt32(truncatingIfNeeded: ports.read(UInt64(port), width: width, vcpu: id))
+  }
+
+  /// Writes a port as vCPU `id` would.
+  package func writePort(_ port: UInt16, width: Int, _ value: UInt32, as id: VCPUID) {
+    ports.write(UInt64(port), width: width, UInt64(value), vcpu: id)
+  }
+
+  private func whilePaused<R>(_ id: VCPUID, _ body: (VCPUThread) -> R) -> R? {
+    guard let thread = thread(id) else { return nil }
+    thread.pause()
+    thread.waitUntilParked()
+    defer { thread.resume() }
+    return body(thread)
+  }
+}

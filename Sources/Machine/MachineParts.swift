@@ -1,0 +1,78 @@
+import DeviceModel
+import Devices
+import DistIRQ
+import Host
+import Options
+import Shm
+import Synchronization
+
+/// What every board starts from: memory, address spaces, clock, interrupt fabric. Handed from the machine to its board.
+@MainLoop
+final class MachineParts {
+  let configuration: LaunchConfiguration
+  let context: MachineContext
+  let clock: VirtualClock
+  let fabric: InterruptFabric
+  let a20 = A20Gate()
+  let apicIDs: [APICID]
+
+  init(_ configuration: LaunchConfiguration, apicIDs: [APICID], requests: RequestBox) {
+    self.configuration = configuration
+    self.apicIDs = apicIDs
+    clock = VirtualClock(wall: WallClock(configuration.rtc))
+    let fabric = InterruptFabric(
+      InterruptFabric.Configuration(
+        processors: apicIDs.map { InterruptFabric.Processor(apicID: $0) }), clock: clock)
+    self.fabric = fabric
+    context = MachineContext(
+      ports: AddressSpace(name: "I/O"), deviceMemory: AddressSpace(name: "memory"),
+      memory: GuestMemory(), clock: clock,
+      interrupt: { gsi in fabric.line(gsi) },
+      signalMSI: { address, data in fabric.signalMSI(address: address, data: data) },
+      request: { request in requests.send(request) })
+  }
+}
+
+/// Carries the devices' requests to the machine, which is made after them.
+final class RequestBox: Sendable {
+  private let receiver = Mutex<(@Sendable (MachineRequest) -> Void)?>(nil)
+
+  func connect(_ receiver: @escaping @Sendable (MachineRequest) -> Void) {
+    self.receiver.withLock { $0 = receiver }
+  }
+
+  func send(_ request: MachineRequest) {
+    let receiver = receiver.withLock { $0 }
+    receiver?(request)
+  }
+}
+
+extension MachineRequest {
+  /// Whether the guest must not execute another instruction before the machine has acted.
+  var stopsTheGuest: Bool {
+    switch self {
+    case .reset, .shutdown, .suspend, .exit: true
+    case .panicked(let crashLoaded): !crashLoaded
+    case .rtcChanged: false
+    }
+  }
+}
+
+extension WallClock {
+  /// What `-rtc` asks for.
+  init(_ options: RTCConfiguration) {
+    let source: Source =
+      switch options.clock {
+      case .host: .host
+      case .rt: .monotonic
+      case .vm: .virtual
+      }
+    let offset: Int64
+    switch options.base {
+    case .utc: offset = 0
+    case .localTime: offset = HostClock.localOffsetInSeconds
+    case .fixed(let start): offset = start &- HostClock.realtime / 1_000_000_000
+    }
+    self.init(source: source, offsetInSeconds: offset)
+  }
+}

@@ -1,0 +1,77 @@
+import CPU
+import DeviceModel
+import Devices
+import DistIRQ
+import Shm
+import Synchronization
+
+/// What one vCPU's accelerator calls in the midst of an instruction: its local APIC, the ports, device memory.
+final class VCPUBus: VCPUHost {
+  private let id: VCPUID
+  private let apic: LocalAPICUnit
+  private let ports: AddressSpace
+  private let deviceMemory: AddressSpace
+  private let a20: A20Gate
+  private struct Weak: Sendable { weak var vcpu: (any VCPU)? }
+  private let vcpu = Mutex(Weak(vcpu: nil))
+
+  init(
+    id: VCPUID, apic: LocalAPICUnit, ports: AddressSpace, deviceMemory: AddressSpace, a20: A20Gate
+  ) {
+    self.id = id
+    self.apic = apic
+    self.ports = ports
+    self.deviceMemory = deviceMemory
+    self.a20 = a20
+  }
+
+  func readPort(_ port: UInt16, width: Int) -> UInt32 {
+    UInt32(truncatingIfNeeded: ports.read(UInt64(port), width: width, vcpu: id))
+  }
+
+  func writePort(_ port: UInt16, width: Int, _ value: UInt32) {
+    ports.write(UInt64(port), width: width, UInt64(value), vcpu: id)
+  }
+
+  func readMemory(_ address: GuestAddress, width: Int) -> UInt64 {
+    if apic.claims(address: address.rawValue) {
+      return apic.read(offset: UInt32(address.rawValue & 0xFFF), width: width)
+    }
+    return deviceMemory.read(address.rawValue, width: width, vcpu: id)
+  }
+
+  func writeMemory(_ address: GuestAddress, width: Int, _ value: UInt64) {
+    if apic.claims(address: address.rawValue) {
+      apic.write(offset: UInt32(address.rawValue & 0xFFF), width: width, value)
+      noteOwnMail()
+    } else {
+      deviceMemory.write(address.rawValue, width: width, value, vcpu: id)
+    }
+  }
+
+  func readMSR(_ index: UInt32) -> UInt64? { apic.readMSR(index) }
+
+  func writeMSR(_ index: UInt32, _ value: UInt64) -> Bool {
+    let accepted = apic.writeMSR(index, value)
+    noteOwnMail()
+    return accepted
+  }
+
+  var taskPriority: UInt8 {
+    get { apic.taskPriority }
+    set {
+      apic.taskPriority = newValue
+      noteOwnMail()
+    }
+  }
+
+  /// The vCPU that this bus belongs to: told to look at its mail when its own register access made some.
+  func connect(_ vcpu: any VCPU) { self.vcpu.withLock { $0 = Weak(vcpu: vcpu) } }
+
+  private func noteOwnMail() {
+    guard !apic.pending.isEmpty else { return }
+    vcpu.withLock { $0.vcpu }?.requestExit()
+  }
+
+  var isA20Enabled: Bool { a20.isOpen }
+}
