@@ -1,5 +1,7 @@
 // -chardev, and the backend that a set of its parameters describes.
 
+internal import QAPI
+
 enum ChardevOptions {
   static let chardev: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
     let pairs = KeyValueText.split(text, impliedKey: "backend")
@@ -41,13 +43,17 @@ enum ChardevOptions {
     },
     Kind(name: "socket", make: ChardevSocketOptions.socket),
     Kind(name: "stdio") { values, common in
-      .stdio(ChardevStdio(common: common, signal: values.boolean("signal")))
+      .stdio(
+        ChardevStdio(
+          logfile: common.logfile, logappend: common.logappend,
+          signal: values.boolean("signal") ?? true))
     },
     Kind(name: "udp", make: ChardevSocketOptions.udp),
     Kind(name: "vc") { values, common in
       .vc(
         ChardevVC(
-          common: common, width: signed(values.number("width")),
+          logfile: common.logfile, logappend: common.logappend,
+          width: signed(values.number("width")),
           height: signed(values.number("height")), cols: signed(values.number("cols")),
           rows: signed(values.number("rows"))))
     },
@@ -95,7 +101,7 @@ enum ChardevOptions {
       ChardevConfiguration(
         label: id,
         backend: .mux(
-          ChardevMux(common: ChardevCommon(logfile: nil, logappend: nil), chardev: base)),
+          ChardevMux(chardev: base)),
         origin: values.origin),
     ]
   }
@@ -106,7 +112,10 @@ enum ChardevOptions {
     guard let path = values.string("path") else {
       throw OptionError(.invalidValue, values.origin, "chardev: file: no filename given")
     }
-    return .file(ChardevFile(common: common, out: path, append: values.boolean("append")))
+    return .file(
+      ChardevFile(
+        logfile: common.logfile, logappend: common.logappend, out: path,
+        append: values.boolean("append")))
   }
 
   @Sendable private static func ringBuffer(
@@ -121,7 +130,9 @@ enum ChardevOptions {
       }
       size = bytes
     }
-    return .ringbuf(ChardevRingbuf(common: common, size: signed(size)))
+    return .ringbuf(
+      ChardevRingbuf(
+        logfile: common.logfile, logappend: common.logappend, size: signed(size)))
   }
 
   @Sendable private static func mux(
@@ -130,7 +141,7 @@ enum ChardevOptions {
     guard let base = values.string("chardev") else {
       throw OptionError(.invalidValue, values.origin, "chardev: mux: no chardev given")
     }
-    return .mux(ChardevMux(common: common, chardev: base))
+    return .mux(ChardevMux(logfile: common.logfile, logappend: common.logappend, chardev: base))
   }
 
   private static func hostDevice(
@@ -139,8 +150,9 @@ enum ChardevOptions {
     guard let path = values.string("path") else {
       throw OptionError(.invalidValue, values.origin, "chardev: \(complaint)")
     }
-    return ChardevHostdev(common: common, device: path)
+    return ChardevHostdev(
+      logfile: common.logfile, logappend: common.logappend, device: path)
   }
 
-  static func signed(_ value: UInt64?) -> Int64? { value.map { Int64(clamping: $0) } }
+  private static func signed(_ value: UInt64?) -> Int? { value.map { Int(clamping: $0) } }
 }

@@ -1,5 +1,7 @@
 // Socket and UDP backends: addresses and the options that exclude each other.
 
+internal import QAPI
+
 enum ChardevSocketOptions {
   /// Bytes that fit into `sockaddr_un.sun_path` with a terminator.
   static let unixPathLimit = 108
@@ -29,9 +31,9 @@ enum ChardevSocketOptions {
     if !isServer, values.boolean("websocket") == true {
       throw fail("Websocket client is not implemented")
     }
-    var reconnect: Int64?
+    var reconnect: Int?
     if let entry = values["reconnect"], let seconds = values.number("reconnect") {
-      guard let seconds = Int64(exactly: seconds), seconds <= Int32.max else {
+      guard let seconds = Int(exactly: seconds), seconds <= Int32.max else {
         throw OptionError(
           .invalidValue, entry.origin, "Parameter 'reconnect' expects a number of seconds")
       }
@@ -39,14 +41,14 @@ enum ChardevSocketOptions {
     }
     return .socket(
       ChardevSocket(
-        common: common, addr: try address(values), server: isServer,
-        wait: values.boolean("wait"),
+        logfile: common.logfile, logappend: common.logappend, addr: try address(values),
+        server: isServer, wait: isServer ? values.boolean("wait") ?? true : nil,
         nodelay: values.boolean("nodelay") ?? values.boolean("delay").map { !$0 },
         telnet: values.boolean("telnet"), tn3270: values.boolean("tn3270"),
         websocket: values.boolean("websocket"), reconnect: reconnect))
   }
 
-  private static func address(_ values: OptionValues) throws(OptionError) -> SocketAddress {
+  private static func address(_ values: OptionValues) throws(OptionError) -> SocketAddressLegacy {
     let path = values.string("path")
     let host = values.string("host")
     let descriptor = values.string("fd")
@@ -60,7 +62,9 @@ enum ChardevSocketOptions {
           .invalidValue, values.origin, "UNIX socket path '\(path)' is too long",
           hints: ["Path must be less than \(unixPathLimit) bytes"])
       }
-      return .unix(path: path, abstract: values.boolean("abstract"), tight: values.boolean("tight"))
+      return .unix(
+        UnixSocketAddress(
+          path: path, abstract: values.boolean("abstract"), tight: values.boolean("tight")))
     }
     if let host {
       guard let port = values.string("port") else {
@@ -77,12 +81,12 @@ enum ChardevSocketOptions {
     else {
       throw OptionError(.invalidValue, values.origin, "Unable to parse FD number \(descriptor)")
     }
-    return .fd(String(number))
+    return .fd(DescriptorName(str: String(number)))
   }
 
   private static func inet(
     _ host: String, _ port: String, _ values: OptionValues
-  ) throws(OptionError) -> SocketAddress.Inet {
+  ) throws(OptionError) -> InetSocketAddress {
     var last: UInt16?
     if let entry = values["to"], let number = values.number("to") {
       guard let port = UInt16(exactly: number) else {
@@ -90,7 +94,7 @@ enum ChardevSocketOptions {
       }
       last = port
     }
-    return SocketAddress.Inet(
+    return InetSocketAddress(
       host: host, port: port, to: last, ipv4: values.boolean("ipv4"), ipv6: values.boolean("ipv6"))
   }
 
@@ -104,19 +108,18 @@ enum ChardevSocketOptions {
     func orDefault(_ key: String, _ standard: String) -> String {
       values.string(key).flatMap { $0.isEmpty ? nil : $0 } ?? standard
     }
-    var local: SocketAddress?
+    var local: SocketAddressLegacy?
     if values["localaddr"] != nil || values["localport"] != nil {
       local = .inet(
-        SocketAddress.Inet(
-          host: values.string("localaddr") ?? "", port: orDefault("localport", "0"), to: nil,
-          ipv4: nil, ipv6: nil))
+        InetSocketAddress(
+          host: values.string("localaddr") ?? "", port: orDefault("localport", "0")))
     }
     return .udp(
       ChardevUdp(
-        common: common,
+        logfile: common.logfile, logappend: common.logappend,
         remote: .inet(
-          SocketAddress.Inet(
-            host: orDefault("host", "localhost"), port: port, to: nil, ipv4: values.boolean("ipv4"),
+          InetSocketAddress(
+            host: orDefault("host", "localhost"), port: port, ipv4: values.boolean("ipv4"),
             ipv6: values.boolean("ipv6"))), local: local))
   }
 }

@@ -80,7 +80,6 @@ package struct CommandLineParser: Sendable {
         hints: ["Objects are not supported yet; guest RAM is always private to the process."])
     }
     configuration.accelerators = try AcceleratorOptions.resolve(&state, programName: programName)
-    configuration.cpu = try CPUOptions.resolve(&state)
     try ScalarOptions.resolve(state, into: &configuration)
     try DeviceOptions.resolve(&state, board, into: &configuration)
     try MonitorOptions.resolve(&state, board, into: &configuration)

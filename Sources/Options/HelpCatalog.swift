@@ -31,16 +31,6 @@ package struct HelpCatalog: Sendable {
     }
   }
 
-  /// A CPU model.
-  package struct CPUModel: Sendable, Equatable {
-    package var name: String
-    package var description: String
-    package init(name: String, description: String) {
-      self.name = name
-      self.description = description
-    }
-  }
-
   /// A property of a device type, for `-device TYPE,help`.
   package struct Property: Sendable, Equatable {
     package var name: String
@@ -92,23 +82,22 @@ package struct HelpCatalog: Sendable {
   }
 
   package var machines: [Machine]
-  /// Known models; empty: names are not checked here.
-  package var cpuModels: [CPUModel]
-  /// Known feature and property names of CPUs; empty: not checked here.
-  package var cpuFeatures: [String]
-  package var devices: [Device]
+  /// The text of `-cpu help`.
+  package var cpuHelp: @Sendable () -> String
+  /// Device types that `-device` accepts; asked for by help only.
+  package var devices: @Sendable () -> [Device]
   package var logItems: [LogItem]
   /// Directories searched for firmware after those of `-L`.
   package var dataDirectories: [String]
 
   package init(
-    machines: [Machine] = HelpCatalog.standardMachines, cpuModels: [CPUModel] = [],
-    cpuFeatures: [String] = [], devices: [Device] = [],
+    machines: [Machine] = HelpCatalog.standardMachines,
+    cpuHelp: @escaping @Sendable () -> String = { "" },
+    devices: @escaping @Sendable () -> [Device] = { [] },
     logItems: [LogItem] = HelpCatalog.standardLogItems, dataDirectories: [String] = []
   ) {
     self.machines = machines
-    self.cpuModels = cpuModels
-    self.cpuFeatures = cpuFeatures
+    self.cpuHelp = cpuHelp
     self.devices = devices
     self.logItems = logItems
     self.dataDirectories = dataDirectories

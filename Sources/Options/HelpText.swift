@@ -16,7 +16,8 @@ package enum HelpText {
     case .version: version
     case .machines: machines(catalog)
     case .machineProperties(let type): try machineProperties(type, catalog)
-    case .cpus: cpus(catalog)
+    case .cpus:
+      catalog.cpuHelp().split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
     case .accelerators: ["Accelerators supported in this binary:"] + AcceleratorOptions.names
     case .devices: devices(catalog)
     case .deviceProperties(let type, let origin): try deviceProperties(type, origin, catalog)
@@ -101,32 +102,17 @@ package enum HelpText {
       }
   }
 
-  private static func cpus(_ catalog: HelpCatalog) -> [String] {
-    var lines = ["Available CPUs:"]
-    lines += catalog.cpuModels.map { "x86 \(padded($0.name, 20))  \($0.description)" }
-    lines += ["", "Recognized CPUID flags:"]
-    var line = " "
-    for feature in catalog.cpuFeatures.sorted() {
-      if line.utf8.count + feature.utf8.count + 1 > 78 {
-        lines.append(line)
-        line = " "
-      }
-      line += " \(feature)"
-    }
-    if line != " " { lines.append(line) }
-    return lines
-  }
-
   private static func devices(_ catalog: HelpCatalog) -> [String] {
     var lines: [String] = []
     var categories: [String] = []
-    for device in catalog.devices where !categories.contains(device.category) {
+    let all = catalog.devices()
+    for device in all where !categories.contains(device.category) {
       categories.append(device.category)
     }
     for category in categories.sorted() {
       if !lines.isEmpty { lines.append("") }
       lines.append("\(category) devices:")
-      let members = catalog.devices.filter { $0.category == category }
+      let members = all.filter { $0.category == category }
       for device in members.sorted(by: { $0.name < $1.name }) {
         var line = "name \"\(device.name)\""
         if let bus = device.bus { line += ", bus \(bus)" }
@@ -141,10 +127,11 @@ package enum HelpText {
   private static func deviceProperties(
     _ type: String, _ origin: OptionOrigin, _ catalog: HelpCatalog
   ) throws(OptionError) -> [String] {
-    guard let device = catalog.devices.first(where: { $0.name == type || $0.alias == type }) else {
+    let all = catalog.devices()
+    guard let device = all.first(where: { $0.name == type || $0.alias == type }) else {
       throw OptionError(
         .invalidValue, origin, "Device '\(type)' not found",
-        suggestion: Spelling.nearest(to: type, among: catalog.devices.map(\.name)))
+        suggestion: Spelling.nearest(to: type, among: all.map(\.name)))
     }
     if device.properties.isEmpty { return ["There are no options for \(device.name)."] }
     return ["\(device.name) options:"]

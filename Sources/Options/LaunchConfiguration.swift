@@ -1,6 +1,8 @@
 // What a command line asks for, fully resolved: defaults filled in, sizes in bytes, labels given,
 // later options merged over earlier ones. Nothing here has been opened, allocated or probed.
 
+package import QAPI
+
 /// One node's machine and everything around it, as described by a command line.
 package struct LaunchConfiguration: Sendable, Equatable {
   /// Board and its properties.
@@ -145,29 +147,12 @@ package struct TCGConfiguration: Sendable, Equatable {
   package init() {}
 }
 
-/// `-cpu`.
+/// `-cpu`: read by the CPU module, whose models and features it names.
 package struct CPUConfiguration: Sendable, Equatable {
-  /// One property of the CPU.
-  package struct Property: Sendable, Equatable {
-    /// Property name with dashes (`tsc-frequency`, `avx2`).
-    package var name: String
-    /// Value as text: `on` and `off` for features.
-    package var value: String
-    package init(name: String, value: String) {
-      self.name = name
-      self.value = value
-    }
-  }
-  /// Model name (`qemu64`, `max`, `host`).
-  package var model: String
-  /// Properties in the order in which they take effect: `name=value` first, then every `+name`,
-  /// then every `-name`, which is QEMU's order whatever the order of writing.
-  package var properties: [Property] = []
-
-  package init(model: String, properties: [Property] = []) {
-    self.model = model
-    self.properties = properties
-  }
+  /// The argument: `MODEL,+FEATURE,-FEATURE,NAME=VALUE`.
+  package var text: String
+  /// The option it came from.
+  package var origin: OptionOrigin
 }
 
 /// `-smp`, complete: `sockets * dies * cores * threads == maxCPUs`, `cpus <= maxCPUs`.

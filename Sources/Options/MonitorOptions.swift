@@ -1,6 +1,7 @@
 // Monitors, serial ports and their defaults: labels, order of creation, and who uses which device.
 
 internal import JSON
+internal import QAPI
 
 enum MonitorOptions {
   /// `-monitor`, `-qmp`, `-qmp-pretty`.

@@ -114,7 +114,7 @@ enum OptionTable {
   private static let processorOptions = [
     OptionDescriptor(
       "cpu", in: .processor, "choose the CPU model and its features ('-cpu help')",
-      .argument("MODEL[,+FEATURE][,-FEATURE][,PROP=VALUE]", CPUOptions.cpu)),
+      .argument("MODEL[,+FEATURE][,-FEATURE][,PROP=VALUE]", ScalarOptions.cpu)),
     OptionDescriptor(
       "smp", in: .processor, "set the number of vCPUs and their topology",
       .argument(

@@ -13,8 +13,6 @@ struct ParserState {
   /// Set by the first option that asks for help; nothing after it is read.
   var help: HelpTopic?
 
-  /// `-cpu`: the last one counts.
-  var cpu: OptionOrigin?
   /// Arguments of `-serial`, `-parallel`, `-debugcon` in order.
   var serials: [OptionOrigin] = []
   var parallels: [OptionOrigin] = []

@@ -1,6 +1,14 @@
 // Options with one simple value, and the small groups.
 
 enum ScalarOptions {
+  static let cpu: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
+    guard !text.isEmpty else {
+      throw OptionError(.invalidValue, origin, "-cpu option cannot be empty")
+    }
+    if OptionText.isHelp(text) { state.help = .cpus }
+    state.configuration.cpu = CPUConfiguration(text: text, origin: origin)
+  }
+
   static let uuid: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
     guard let uuid = MachineUUID(text) else {
       throw OptionError(.invalidValue, origin, "failed to parse UUID string: wrong format")
