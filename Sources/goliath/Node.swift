@@ -1,0 +1,131 @@
+import CPU
+import Chardev
+import DeviceModel
+import Glibc
+import Host
+import Machine
+import Monitor
+import Options
+import QAPI
+
+/// One running `goliath`: character devices, monitors, machine; started in this order so that a client is greeted before the
+/// machine is made.
+@MainLoop
+final class Node {
+  private let configuration: LaunchConfiguration
+  private let daemon: Daemon?
+  private let chardevs = ChardevRegistry()
+  private var machine: Machine?
+  private var writtenPidFile: String?
+
+  /// Lives as long as the process.
+  private static var running: Node?
+
+  init(_ configuration: LaunchConfiguration, daemon: Daemon?) {
+    self.configuration = configuration
+    self.daemon = daemon
+  }
+
+  /// Makes everything; ends the process with status 1 and one clear line when something cannot be made.
+  func start() {
+    Node.running = self
+    do {
+      try Signals.watch { [weak self] request in self?.terminate(request) }
+      try makeChardevs()
+      chardevs.whenConnected { [weak self] in self?.startMachine() }
+    } catch {
+      fail(error)
+    }
+  }
+
+  private func makeChardevs() throws {
+    chardevs.muxEscape = configuration.escapeCharacter
+    chardevs.onNotice = { FileDescriptor.writeToStandardOutput($0 + "\n") }
+    chardevs.onReport = { [configuration] label, text in
+      let origin = configuration.chardevs.first { $0.label == label }?.origin
+      Log.error((origin.map { "\($0.text): " } ?? "") + text)
+    }
+    chardevs.onMuxCommand = { [weak self] command in
+      if command == .quit { self?.end(.hostUi) }
+    }
+    for chardev in configuration.chardevs {
+      do throws(ChardevError) {
+        try chardevs.create(chardev.label, chardev.backend)
+      } catch {
+        throw chardev.failure(error.message)
+      }
+    }
+  }
+
+  private func startMachine() {
+    do {
+      let choice = try AcceleratorChoice(configuration)
+      let topology = CPUTopology(configuration.smp)
+      let machine = try Machine(
+        configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
+        apicIDs: (0..<configuration.smp.cpus).map { APICID(topology.apicID(ofVCPU: $0)) },
+        chardevs: chardevs, onEvent: { _ in },
+        onExit: { [weak self] status in self?.exit(status) })
+      self.machine = machine
+      try writePidFile()
+      daemon?.announceReady()
+      if !configuration.startPaused, configuration.machine.type != "none" { try machine.resume() }
+    } catch {
+      fail(error)
+    }
+  }
+
+  // MARK: - The end
+
+  private func terminate(_ request: TerminationRequest) {
+    let path = HostThread.programPath(ofProcess: request.processID)
+    Log.error(
+      "terminating on signal \(request.signal) from pid \(request.processID) (\(path))")
+    end(.hostSignal)
+  }
+
+  private func end(_ cause: ShutdownCause) {
+    if let machine { machine.quit(cause) } else { exit(0) }
+  }
+
+  private func exit(_ status: Int32) {
+    machine?.tearDown()
+    chardevs.shutDown()
+    if let writtenPidFile { FileDescriptor.remove(writtenPidFile) }
+    MainLoop.stop(status: status)
+  }
+
+  private func fail(_ error: any Error) {
+    for line in FailureText.lines(error) { Log.line(line) }
+    exit(1)
+  }
+
+  private func writePidFile() throws(OptionError) {
+    guard let path = configuration.process.pidFile else { return }
+    do {
+      let file = try FileDescriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+      _ = try file.write(Array("\(getpid())\n".utf8))
+      writtenPidFile = path
+    } catch {
+      throw OptionOrigin(option: "-pidfile", argument: path).failure(
+        "cannot create PID file: \(error.reason)")
+    }
+  }
+}
+
+/// What the user reads when the start fails.
+enum FailureText {
+  static func lines(_ error: any Error) -> [String] {
+    let program = Log.programName
+    switch error {
+    case let error as OptionError: return error.lines(program: program)
+    case let error as MachineError:
+      guard let origin = error.origin else { return ["\(program): \(error.message)"] }
+      return origin.failure(error.message).lines(program: program)
+    case let error as AcceleratorError: return ["\(program): \(error.message)"]
+    case let error as CPUModelError: return ["\(program): \(error.message)"]
+    case let error as RunControlError: return ["\(program): \(error.message)"]
+    default: return ["\(program): \(error)"]
+    }
+  }
+}
