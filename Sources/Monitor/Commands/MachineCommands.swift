@@ -1,0 +1,155 @@
+import CPU
+import DeviceModel
+import Glibc
+import Host
+import Machine
+import Options
+package import QAPI
+import Shm
+
+// schemas/machine.json
+
+extension MonitorCommands: @MainLoop MachineCommands {
+  // MARK: - Queries
+
+  package func queryCpusFast() throws(QAPIError) -> [CpuInfoFast] {
+    let hasDies = context.machine.configuration.smp.dies > 1
+    return context.machine.vcpus.map { vcpu in
+      CpuInfoFast(
+        cpuIndex: Int(vcpu.id.rawValue), qomPath: vcpu.path, threadId: Int(vcpu.threadID),
+        props: CpuInstanceProperties(
+          socketId: vcpu.socket, dieId: hasDies ? vcpu.die : nil, coreId: vcpu.core,
+          threadId: vcpu.thread),
+        branch: .x86_64)
+    }
+  }
+
+  package func queryMachines() throws(QAPIError) -> [MachineInfo] {
+    HelpCatalog.standardMachines.map { machine in
+      MachineInfo(
+        name: machine.name, alias: machine.alias, isDefault: machine.isDefault ? true : nil,
+        cpuMax: machine.maximumCPUs, hotpluggableCpus: false, numaMemSupported: false,
+        deprecated: false, defaultCpuType: machine.isPC ? "qemu64-x86_64-cpu" : nil,
+        defaultRamId: machine.isPC ? "pc.ram" : "ram")
+    }
+  }
+
+  package func queryTarget() throws(QAPIError) -> TargetInfo { TargetInfo(arch: .x86_64) }
+
+  package func queryUuid() throws(QAPIError) -> UuidInfo {
+    let uuid = context.machine.configuration.uuid
+    return UuidInfo(uuid: uuid?.description ?? "00000000-0000-0000-0000-000000000000")
+  }
+
+  package func queryKvm() throws(QAPIError) -> KvmInfo {
+    KvmInfo(enabled: context.machine.acceleratorName == "kvm", present: true)
+  }
+
+  package func queryCpuDefinitions() throws(QAPIError) -> [CpuDefinitionInfo] {
+    CPUModel.definitions(context.cpuCapabilities).map { model in
+      CpuDefinitionInfo(
+        name: model.name, migrationSafe: model.isMigrationSafe, static: model.isStatic,
+        unavailableFeatures: model.unavailableFeatures, typename: model.typeName,
+        aliasOf: model.aliasOf, deprecated: model.isDeprecated)
+    }
+  }
+
+  // MARK: - Buttons
+
+  package func systemReset() throws(QAPIError) { context.machine.reset() }
+
+  package func systemPowerdown() throws(QAPIError) { context.machine.powerDown() }
+
+  package func systemWakeup() throws(QAPIError) {
+    if context.machine.configuration.machine.type == "none" {
+      throw QAPIError("wake-up from suspend is not supported by this guest")
+    }
+    do throws(RunControlError) { try context.machine.wakeUp() } catch {
+      throw QAPIError(error.message)
+    }
+  }
+
+  package func injectNmi() throws(QAPIError) {
+    if context.machine.configuration.machine.type == "none" {
+      throw QAPIError("this feature or command is not currently supported")
+    }
+    context.machine.injectNMI()
+  }
+
+  // MARK: - Memory
+
+  package func memsave(
+    val: Int, size: Int, filename: String, cpuIndex: Int?
+  ) throws(QAPIError) {
+    let vcpu = try vcpu(cpuIndex ?? 0)
+    let machine = context.machine
+    let start = UInt64(bitPattern: Int64(val))
+    try save(size, to: filename) { offset, count throws(QAPIError) in
+      let address = start &+ UInt64(offset)
+      guard let bytes = machine.readLinear(address, count: count, on: vcpu.id) else {
+        throw QAPIError("Invalid addr 0x\(Self.hexadecimal(start))/size \(size) specified")
+      }
+      return bytes
+    }
+  }
+
+  package func pmemsave(val: Int, size: Int, filename: String) throws(QAPIError) {
+    let memory = context.machine.memory
+    let start = UInt64(bitPattern: Int64(val))
+    try save(size, to: filename) { offset, count throws(QAPIError) in
+      let address = start &+ UInt64(offset)
+      if let bytes = memory.read(GuestAddress(address), count: count) { return bytes }
+      // What is not memory reads as zero, a page at a time.
+      var bytes: [UInt8] = []
+      while bytes.count < count {
+        let at = address &+ UInt64(bytes.count)
+        let page = Int(GuestAddress.pageSize &- at % GuestAddress.pageSize)
+        let step = min(count - bytes.count, page)
+        bytes +=
+          memory.read(GuestAddress(at), count: step) ?? [UInt8](repeating: 0, count: step)
+      }
+      return bytes
+    }
+  }
+
+  // MARK: -
+
+  /// The virtual processor of that index.
+  func vcpu(_ index: Int) throws(QAPIError) -> VCPUInfo {
+    let vcpus = context.machine.vcpus
+    guard vcpus.indices.contains(index) else { throw .expects("cpu-index", "a CPU number") }
+    return vcpus[index]
+  }
+
+  /// Writes `size` bytes, which `read` gives piece by piece, to a file. A FIFO without a reader is
+  /// refused, since the main loop must not wait for one.
+  private func save(
+    _ size: Int, to path: String,
+    read: (_ offset: Int, _ count: Int) throws(QAPIError) -> [UInt8]
+  ) throws(QAPIError) {
+    guard size >= 0 else { throw .expects("size", "a size that is not negative") }
+    do {
+      let file = try FileDescriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK)
+      try file.setNonBlocking(false)
+      var offset = 0
+      while offset < size {
+        let bytes = try read(offset, min(size - offset, 1 << 20))
+        var written = 0
+        while written < bytes.count { written += try file.write(bytes, from: written) }
+        offset += bytes.count
+      }
+    } catch let error as QAPIError {
+      throw error
+    } catch let error as SystemError where error.call == "open" {
+      throw QAPIError("Could not open '\(path)': \(error.reason)")
+    } catch {
+      throw QAPIError("writing memory to '\(path)' failed")
+    }
+  }
+
+  /// 16 digits, as QEMU prints addresses.
+  private static func hexadecimal(_ address: UInt64) -> String {
+    let digits = String(address, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+}

@@ -1,0 +1,33 @@
+import Host
+import Machine
+import Options
+package import QAPI
+
+// schemas/run-state.json
+
+extension MonitorCommands: @MainLoop RunStateCommands {
+  package func queryStatus() throws(QAPIError) -> StatusInfo {
+    StatusInfo(
+      running: context.machine.isRunning, singlestep: false, status: context.machine.state)
+  }
+
+  package func setAction(
+    reboot: RebootAction?, shutdown: ShutdownAction?, panic: PanicAction?, watchdog: WatchdogAction?
+  ) throws(QAPIError) {
+    // The names are the same on the command line.
+    var actions = context.machine.actions
+    if let action = reboot.flatMap({ ActionConfiguration.Reboot(rawValue: $0.rawValue) }) {
+      actions.reboot = action
+    }
+    if let action = shutdown.flatMap({ ActionConfiguration.Shutdown(rawValue: $0.rawValue) }) {
+      actions.shutdown = action
+    }
+    if let action = panic.flatMap({ ActionConfiguration.Panic(rawValue: $0.rawValue) }) {
+      actions.panic = action
+    }
+    if let action = watchdog.flatMap({ ActionConfiguration.Watchdog(rawValue: $0.rawValue) }) {
+      actions.watchdog = action
+    }
+    context.machine.actions = actions
+  }
+}

@@ -1,0 +1,95 @@
+import Host
+import QAPI
+
+/// One client of a QMP monitor, from its arrival to its leaving: feeds a `QMPSession`, runs its
+/// requests, writes what it says.
+@MainLoop
+final class QMPConnection {
+  /// What a connection needs of the transport below it.
+  struct Transport {
+    /// Sends one message; keeps what cannot be sent at once.
+    let write: @MainLoop ([UInt8]) -> Void
+    /// Asks for the bytes that `receive` did not take.
+    let resumeReceiving: @MainLoop () -> Void
+  }
+
+  private var session: QMPSession
+  private let transport: Transport
+  private let context: MonitorContext
+  private var handlers: MonitorCommands?
+  private var isHoldingBack = false
+  private var isOpen = true
+
+  /// Greets a client that has just arrived.
+  init(isPretty: Bool, transport: Transport, context: MonitorContext) {
+    session = QMPSession(version: .current, isPretty: isPretty)
+    self.transport = transport
+    self.context = context
+    handlers = MonitorCommands(context) { [weak self] capabilities throws(QAPIError) in
+      try self?.session.negotiate(capabilities)
+    }
+    context.dispatcher.add(self)
+    context.events.subscribe(self) { [weak self] event in self?.send(event) }
+    transport.write(session.greeting())
+  }
+
+  /// Takes bytes that the client sent: all of them, or none when enough requests wait already.
+  func receive(_ bytes: [UInt8]) -> Int {
+    guard isOpen else { return bytes.count }
+    guard session.wantsInput else {
+      isHoldingBack = true
+      return 0
+    }
+    session.receive(bytes)
+    parse()
+    context.dispatcher.kick()
+    return bytes.count
+  }
+
+  /// The client has left. What it had queued is dropped.
+  func close() {
+    guard isOpen else { return }
+    isOpen = false
+    context.dispatcher.remove(self)
+    context.events.unsubscribe(self)
+    handlers = nil
+  }
+
+  // MARK: - Requests
+
+  /// Whether a request waits to be run.
+  var hasRequest: Bool { isOpen && session.hasRequest }
+
+  /// Runs the request that waits first.
+  func runNext() {
+    guard let request = session.nextRequest() else { return }
+    run(request, isOutOfBand: false)
+    // There is room for another one now.
+    parse()
+    if isHoldingBack, isOpen, session.wantsInput {
+      isHoldingBack = false
+      transport.resumeReceiving()
+    }
+  }
+
+  private func parse() {
+    while isOpen, let request = session.takeOutOfBand() { run(request, isOutOfBand: true) }
+  }
+
+  private func run(_ request: QMPRequest, isOutOfBand: Bool) {
+    guard let handlers else { return }
+    let result: Result<CommandResult, QAPIError>
+    do throws(QAPIError) {
+      let call = try request.call.get()
+      result = .success(try call.command.dispatch(call.arguments, to: handlers))
+    } catch {
+      result = .failure(error)
+    }
+    let text = session.reply(to: request, result, isOutOfBand: isOutOfBand)
+    if isOpen { transport.write(text) }
+  }
+
+  private func send(_ event: TimedEvent) {
+    if isOpen, let text = session.text(of: event) { transport.write(text) }
+  }
+}
