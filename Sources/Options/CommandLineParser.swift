@@ -33,7 +33,7 @@ package struct CommandLineParser: Sendable {
   private func read(
     _ word: String, _ rest: inout ArraySlice<String>, _ state: inout ParserState
   ) throws(OptionError) {
-    guard word.hasPrefix("-"), word != "-" else {
+    guard word.hasPrefix("-") else {
       throw OptionError(
         .unsupported, OptionOrigin(option: word, argument: nil),
         "disk images are not supported yet; a kernel boots from -kernel with an -initrd")

@@ -8,7 +8,9 @@ package struct HelpCatalog: Sendable {
     package var name: String
     /// Short name that means the same (`pc`).
     package var alias: String?
+    /// One line for lists.
     package var description: String
+    /// Used when no type is given.
     package var isDefault: Bool
     /// Largest `maxcpus`.
     package var maximumCPUs: Int
@@ -17,6 +19,7 @@ package struct HelpCatalog: Sendable {
     /// A PC: has ports, firmware, and the properties of PC boards. False for `none`.
     package var isPC: Bool
 
+    /// All members.
     package init(
       name: String, alias: String?, description: String, isDefault: Bool, maximumCPUs: Int,
       supportsDies: Bool, isPC: Bool
@@ -33,12 +36,15 @@ package struct HelpCatalog: Sendable {
 
   /// A property of a device type, for `-device TYPE,help`.
   package struct Property: Sendable, Equatable {
+    /// Property name.
     package var name: String
     /// QEMU's type name (`uint32`, `str`, `bool`).
     package var type: String
+    /// One line; may be empty.
     package var description: String
     /// Default as text; nil when there is none.
     package var defaultValue: String?
+    /// All members.
     package init(name: String, type: String, description: String = "", defaultValue: String? = nil)
     {
       self.name = name
@@ -50,14 +56,19 @@ package struct HelpCatalog: Sendable {
 
   /// A device type that `-device` accepts.
   package struct Device: Sendable, Equatable {
+    /// Type name.
     package var name: String
     /// Bus it plugs into (`ISA`, `PCI`); nil when it needs none.
     package var bus: String?
+    /// Other name for the same type.
     package var alias: String?
+    /// One line.
     package var description: String?
     /// Heading in the list (`Input`, `Misc`, `Controller/Bridge/Hub`).
     package var category: String
+    /// What can be set.
     package var properties: [Property]
+    /// All members.
     package init(
       name: String, bus: String?, alias: String? = nil, description: String? = nil,
       category: String = "Misc", properties: [Property] = []
@@ -73,23 +84,29 @@ package struct HelpCatalog: Sendable {
 
   /// An item of `-d`.
   package struct LogItem: Sendable, Equatable {
+    /// Word for `-d`.
     package var name: String
+    /// What is logged.
     package var description: String
+    /// All members.
     package init(name: String, description: String) {
       self.name = name
       self.description = description
     }
   }
 
+  /// Machine types that exist.
   package var machines: [Machine]
   /// The text of `-cpu help`.
   package var cpuHelp: @Sendable () -> String
   /// Device types that `-device` accepts; asked for by help only.
   package var devices: @Sendable () -> [Device]
+  /// Items of `-d`.
   package var logItems: [LogItem]
   /// Directories searched for firmware after those of `-L`.
   package var dataDirectories: [String]
 
+  /// Everything empty but the standard machines and log items.
   package init(
     machines: [Machine] = HelpCatalog.standardMachines,
     cpuHelp: @escaping @Sendable () -> String = { "" },

@@ -1,8 +1,6 @@
 // What a command line asks for, fully resolved: defaults filled in, sizes in bytes, labels given,
 // later options merged over earlier ones. Nothing here has been opened, allocated or probed.
 
-package import QAPI
-
 /// One node's machine and everything around it, as described by a command line.
 package struct LaunchConfiguration: Sendable, Equatable {
   /// Board and its properties.
@@ -65,120 +63,6 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var escapeCharacter: UInt8 = 1
 }
 
-/// A property with three states, as in QEMU's `OnOffAuto`.
-package enum OnOffAuto: String, Sendable, Equatable {
-  /// Enabled.
-  case on
-  /// Disabled.
-  case off
-  /// The board decides.
-  case auto
-}
-
-/// `-machine`: the board and its properties.
-package struct MachineConfiguration: Sendable, Equatable {
-  /// Full name of the machine type, aliases resolved: `pc-i440fx-7.2`, `none`.
-  package var type: String
-  /// On-board USB controller. Always false until USB exists (`usb=on` is refused).
-  package var usb = false
-  /// Guest RAM is part of core dumps.
-  package var dumpGuestCore = true
-  /// Guest RAM may be merged with equal pages (KSM).
-  package var mergeMemory = true
-  /// Graphical output is wanted; false after `-nographic`.
-  package var graphics = true
-  /// HPET present (`-no-hpet` clears it).
-  package var hpet = true
-  /// System management mode.
-  package var smm = OnOffAuto.auto
-  /// VMware backdoor port.
-  package var vmport = OnOffAuto.auto
-  /// ACPI tables and PM device (`-no-acpi` clears it).
-  package var acpi = OnOffAuto.auto
-  /// 8254 timer.
-  package var pit = OnOffAuto.auto
-  /// 8259 pair.
-  package var pic = OnOffAuto.auto
-  /// Keyboard controller.
-  package var i8042 = true
-  /// SMBus of the PM function.
-  package var smbus = true
-  /// Upper bound in bytes of the RAM below 4 GiB; nil: the board's split.
-  package var maximumRAMBelow4GiB: UInt64?
-  /// Largest accepted firmware in bytes; nil: the board's limit.
-  package var maximumFirmwareSize: UInt64?
-  /// OEM id in ACPI tables (up to 6 characters); nil: default.
-  package var oemID: String?
-  /// OEM table id in ACPI tables (up to 8 characters); nil: default.
-  package var oemTableID: String?
-  /// SMBIOS entry point: `32`, `64` or nil for the default.
-  package var smbiosEntryPoint: String?
-  /// Firmware checks the boot signature of floppies (`-no-fd-bootchk` clears it).
-  package var floppyBootCheck = true
-}
-
-/// One entry of the accelerator list.
-package enum AcceleratorConfiguration: Sendable, Equatable {
-  /// Hardware virtualisation through `/dev/kvm`.
-  case kvm(KVMConfiguration)
-  /// The software CPU.
-  case tcg(TCGConfiguration)
-
-  /// The name used on the command line and in messages.
-  package var name: String {
-    switch self {
-    case .kvm: "kvm"
-    case .tcg: "tcg"
-    }
-  }
-}
-
-/// Properties of `-accel kvm`. The interrupt controllers are always in user space.
-package struct KVMConfiguration: Sendable, Equatable {
-  /// Probe the host's KVM with a small guest before relying on it (`probe=off` skips that).
-  package var probe = true
-  package init() {}
-}
-
-/// Properties of `-accel tcg`.
-package struct TCGConfiguration: Sendable, Equatable {
-  /// Size of the cache of decoded or translated code in MiB; nil: chosen by the accelerator.
-  package var codeCacheMiB: UInt32?
-  package init() {}
-}
-
-/// `-cpu`: read by the CPU module, whose models and features it names.
-package struct CPUConfiguration: Sendable, Equatable {
-  /// The argument: `MODEL,+FEATURE,-FEATURE,NAME=VALUE`.
-  package var text: String
-  /// The option it came from.
-  package var origin: OptionOrigin
-}
-
-/// `-smp`, complete: `sockets * dies * cores * threads == maxCPUs`, `cpus <= maxCPUs`.
-package struct SMPConfiguration: Sendable, Equatable {
-  /// vCPUs present at start.
-  package var cpus = 1
-  /// vCPUs possible after hot plug.
-  package var maxCPUs = 1
-  package var sockets = 1
-  package var dies = 1
-  package var cores = 1
-  package var threads = 1
-  package init() {}
-}
-
-/// `-m`, in bytes.
-package struct MemoryConfiguration: Sendable, Equatable {
-  /// RAM at start, a multiple of 8 KiB.
-  package var size: UInt64 = 128 << 20
-  /// Slots for hot-plugged memory.
-  package var slots = 0
-  /// Largest RAM after hot plug; equals `size` when not given.
-  package var maxSize: UInt64 = 128 << 20
-  package init() {}
-}
-
 /// `-name`.
 package struct NameConfiguration: Sendable, Equatable {
   /// Guest's name, shown by `query-name` and in titles.
@@ -227,43 +111,6 @@ package struct BootOrderConfiguration: Sendable, Equatable {
   package var strict = false
 }
 
-/// One character device to create.
-package struct ChardevConfiguration: Sendable, Equatable {
-  /// Its id (`charmonitor`, `serial0`, `compat_monitor0`).
-  package var label: String
-  /// What it is.
-  package var backend: ChardevBackend
-  /// The option it came from, for messages about opening it.
-  package var origin: OptionOrigin
-  /// Second line QEMU prints when the device of a short form cannot be opened; nil for `-chardev`.
-  package var consequence: String?
-
-  /// The error to print when opening fails with `reason`.
-  package func failure(_ reason: String) -> OptionError {
-    OptionError(.failed, origin, reason, consequence: consequence)
-  }
-}
-
-/// One monitor.
-package struct MonitorConfiguration: Sendable, Equatable {
-  /// What is spoken.
-  package enum Mode: String, Sendable {
-    /// HMP, lines for people.
-    case readline
-    /// QMP, JSON.
-    case control
-  }
-  /// `-mon id=`, or the label of the short form; nil for the monitor behind `mon:`.
-  package var id: String?
-  /// Label of its character device.
-  package var chardev: String
-  package var mode: Mode
-  /// QMP with line breaks and indentation.
-  package var pretty: Bool
-  /// The option it came from.
-  package var origin: OptionOrigin
-}
-
 /// `-fw_cfg`.
 package struct FirmwareItem: Sendable, Equatable {
   /// Where the contents come from.
@@ -275,6 +122,7 @@ package struct FirmwareItem: Sendable, Equatable {
   }
   /// File name inside fw_cfg, at most 55 bytes.
   package var name: String
+  /// What the guest reads.
   package var contents: Contents
   /// The option it came from.
   package var origin: OptionOrigin
@@ -296,7 +144,9 @@ package struct DeviceConfiguration: Sendable, Equatable {
 package struct GlobalProperty: Sendable, Equatable {
   /// Type whose instances get the value.
   package var driver: String
+  /// Property name.
   package var property: String
+  /// Value as text; the property's type decides how it is read.
   package var value: String
   /// The option it came from.
   package var origin: OptionOrigin
@@ -322,7 +172,9 @@ package struct RTCConfiguration: Sendable, Equatable {
     /// Stops with the machine.
     case vm
   }
+  /// What the clock shows at start.
   package var base = Base.utc
+  /// Which clock drives it.
   package var clock = Clock.host
   /// Lost periodic ticks are delivered later (`driftfix=slew`).
   package var slewsLostTicks = false
@@ -330,66 +182,32 @@ package struct RTCConfiguration: Sendable, Equatable {
 
 /// `-action`, `-no-reboot`, `-no-shutdown`, `-watchdog-action`. Raw values are QAPI's.
 package struct ActionConfiguration: Sendable, Equatable {
+  /// When the guest asks for a reset.
   package enum Reboot: String, Sendable, CaseIterable { case reset, shutdown }
+  /// When the guest powers off.
   package enum Shutdown: String, Sendable, CaseIterable { case poweroff, pause }
+  /// When the guest reports that it crashed.
   package enum Panic: String, Sendable, CaseIterable {
     case pause, shutdown
     case exitFailure = "exit-failure"
     case none
   }
+  /// When a watchdog device expires.
   package enum Watchdog: String, Sendable, CaseIterable {
     case reset, shutdown, poweroff, pause, debug, none
     case injectNMI = "inject-nmi"
   }
+  /// On the guest's reset.
   package var reboot = Reboot.reset
+  /// On the guest's power off.
   package var shutdown = Shutdown.poweroff
+  /// On the guest's crash.
   package var panic = Panic.shutdown
+  /// On a watchdog's expiry.
   package var watchdog = Watchdog.reset
+
+  /// QEMU's defaults.
   package init() {}
-}
-
-/// What concerns the host process, not the guest.
-package struct ProcessConfiguration: Sendable, Equatable {
-  /// `-pidfile`.
-  package var pidFile: String?
-  /// `-daemonize`: the parent exits with 0 when sockets listen and the pid file is written.
-  package var daemonize = false
-  /// `-sandbox on`; nil: no filter.
-  package var sandbox: SandboxConfiguration?
-}
-
-/// `-sandbox on,…`: which system calls are refused beyond the base filter.
-package struct SandboxConfiguration: Sendable, Equatable {
-  /// Treatment of calls that change privileges.
-  package enum Privileges: String, Sendable, CaseIterable { case allow, deny, children }
-  package var deniesObsolete = true
-  package var elevatePrivileges = Privileges.allow
-  package var deniesSpawn = false
-  package var deniesResourceControl = false
-}
-
-/// `-d` and `-D`.
-package struct LogConfiguration: Sendable, Equatable {
-  /// Items to log, valid names only, without duplicates.
-  package var items: [String] = []
-  /// File instead of stderr; `%d` in it stands for the process id.
-  package var file: String?
-}
-
-/// `-msg`.
-package struct MessageConfiguration: Sendable, Equatable {
-  /// Messages start with the date and time.
-  package var timestamp = false
-  /// Messages carry the guest's name.
-  package var guestName = false
-}
-
-/// `-overcommit`.
-package struct OvercommitConfiguration: Sendable, Equatable {
-  /// Guest RAM is locked in memory.
-  package var lockMemory = false
-  /// Guest may use power-saving instructions directly.
-  package var cpuPowerManagement = false
 }
 
 extension MachineUUID {

@@ -10,7 +10,7 @@ enum MonitorOptions {
     _ origin: OptionOrigin
   ) throws(OptionError) {
     state.wantsDefaultMonitor = false
-    if mode == .readline, text.hasPrefix("none") { return }
+    if mode == .readline, text == "none" { return }
     var label = "compat_monitor\(state.shortMonitorCount)"
     state.shortMonitorCount += 1
     if text.hasPrefix("chardev:") {

@@ -1,5 +1,7 @@
 // Options with one simple value, and the small groups.
 
+internal import JSON
+
 enum ScalarOptions {
   static let cpu: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
     guard !text.isEmpty else {
@@ -24,7 +26,10 @@ enum ScalarOptions {
   }
 
   static let display: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
-    let pairs = try KeyValueText.splitStrict(text, impliedKey: "type", origin: origin)
+    let pairs =
+      text.hasPrefix("{")
+      ? try jsonMembers(text, origin)
+      : try KeyValueText.splitStrict(text, impliedKey: "type", origin: origin)
     let type = pairs.last { $0.key == "type" }?.value
     if OptionText.isHelp(type ?? "") {
       state.help = .displays
@@ -47,6 +52,21 @@ enum ScalarOptions {
     }
     if let extra = pairs.first(where: { $0.key != "type" }) {
       throw OptionError(.unknownParameter, origin, "Parameter '\(extra.key)' is unexpected")
+    }
+  }
+
+  /// The members of a JSON object with strings, numbers and booleans in it.
+  private static func jsonMembers(
+    _ text: String, _ origin: OptionOrigin
+  ) throws(OptionError) -> [KeyValuePair] {
+    do throws(JSONError) {
+      guard let object = try JSONValue(parsing: text).objectValue else { return [] }
+      return (0..<object.count).map {
+        let member = object.member(at: $0)
+        return KeyValuePair(member.name, member.value.stringValue ?? member.value.text)
+      }
+    } catch {
+      throw OptionError(.invalidValue, origin, error.text)
     }
   }
 

@@ -203,7 +203,7 @@ import Testing
 
   @Test func acceptedNothingsStayNothing() throws {
     let it = try configuration(
-      "-net none -nic none -vga none -display none -serial none -parallel none -monitor none"
+      "-net none -nic none -vga none -display none -display '{\"type\":\"none\"}' -serial none -parallel none -monitor none"
         + " -no-user-config")
     #expect(it.chardevs.isEmpty && it.monitors.isEmpty && it.serials.isEmpty)
   }

@@ -1,0 +1,49 @@
+// What a launch configuration says about the host process, its log and messages.
+
+/// What concerns the host process, not the guest.
+package struct ProcessConfiguration: Sendable, Equatable {
+  /// `-pidfile`.
+  package var pidFile: String?
+  /// `-daemonize`: the parent exits with 0 when sockets listen and the pid file is written.
+  package var daemonize = false
+  /// `-sandbox on`; nil: no filter.
+  package var sandbox: SandboxConfiguration?
+}
+
+/// `-sandbox on,…`: which system calls are refused beyond the base filter.
+package struct SandboxConfiguration: Sendable, Equatable {
+  /// Treatment of calls that change privileges.
+  package enum Privileges: String, Sendable, CaseIterable { case allow, deny, children }
+  /// Obsolete system calls are refused.
+  package var deniesObsolete = true
+  /// Changing user or capabilities.
+  package var elevatePrivileges = Privileges.allow
+  /// Starting other programs is refused.
+  package var deniesSpawn = false
+  /// Changing priorities and affinity is refused.
+  package var deniesResourceControl = false
+}
+
+/// `-d` and `-D`.
+package struct LogConfiguration: Sendable, Equatable {
+  /// Items to log, valid names only, without duplicates.
+  package var items: [String] = []
+  /// File instead of stderr; `%d` in it stands for the process id.
+  package var file: String?
+}
+
+/// `-msg`.
+package struct MessageConfiguration: Sendable, Equatable {
+  /// Messages start with the date and time.
+  package var timestamp = false
+  /// Messages carry the guest's name.
+  package var guestName = false
+}
+
+/// `-overcommit`.
+package struct OvercommitConfiguration: Sendable, Equatable {
+  /// Guest RAM is locked in memory.
+  package var lockMemory = false
+  /// Guest may use power-saving instructions directly.
+  package var cpuPowerManagement = false
+}
