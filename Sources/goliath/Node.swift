@@ -15,6 +15,8 @@ final class Node {
   private let configuration: LaunchConfiguration
   private let daemon: Daemon?
   private let chardevs = ChardevRegistry()
+  private let monitorContext = MonitorContext()
+  private var qmpMonitors: [QMPMonitor] = []
   private var machine: Machine?
   private var writtenPidFile: String?
 
@@ -32,6 +34,7 @@ final class Node {
     do {
       try Signals.watch { [weak self] request in self?.terminate(request) }
       try makeChardevs()
+      try makeMonitors()
       chardevs.whenConnected { [weak self] in self?.startMachine() }
     } catch {
       fail(error)
@@ -57,6 +60,21 @@ final class Node {
     }
   }
 
+  /// Before the machine: on a multiplexed device the serial port, which attaches later, gets the focus.
+  private func makeMonitors() throws {
+    for monitor in configuration.monitors where monitor.mode == .control {
+      guard let chardev = chardevs[monitor.chardev] else {
+        throw monitor.origin.failure("chardev \"\(monitor.chardev)\" not found")
+      }
+      do throws(ChardevError) {
+        qmpMonitors.append(
+          try QMPMonitor(on: chardev, isPretty: monitor.pretty, context: monitorContext))
+      } catch {
+        throw monitor.origin.failure(error.message)
+      }
+    }
+  }
+
   private func startMachine() {
     do {
       let choice = try AcceleratorChoice(configuration)
@@ -64,9 +82,10 @@ final class Node {
       let machine = try Machine(
         configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
         apicIDs: (0..<configuration.smp.cpus).map { APICID(topology.apicID(ofVCPU: $0)) },
-        chardevs: chardevs, onEvent: { _ in },
+        chardevs: chardevs, onEvent: { [monitorContext] in monitorContext.events.emit($0) },
         onExit: { [weak self] status in self?.exit(status) })
       self.machine = machine
+      monitorContext.start(machine, cpuCapabilities: choice.capabilities)
       try writePidFile()
       daemon?.announceReady()
       if !configuration.startPaused, configuration.machine.type != "none" { try machine.resume() }
@@ -88,11 +107,14 @@ final class Node {
     if let machine { machine.quit(cause) } else { exit(0) }
   }
 
+  /// Later, so that the command which caused it is answered first.
   private func exit(_ status: Int32) {
-    machine?.tearDown()
-    chardevs.shutDown()
-    if let writtenPidFile { FileDescriptor.remove(writtenPidFile) }
-    MainLoop.stop(status: status)
+    MainLoop.post { [self] in
+      machine?.tearDown()
+      chardevs.shutDown()
+      if let writtenPidFile { FileDescriptor.remove(writtenPidFile) }
+      MainLoop.stop(status: status)
+    }
   }
 
   private func fail(_ error: any Error) {

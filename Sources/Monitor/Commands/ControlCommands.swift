@@ -15,5 +15,5 @@ extension MonitorCommands: @MainLoop ControlCommands {
 
   package func queryVersion() throws(QAPIError) -> VersionInfo { .current }
 
-  package func quit() throws(QAPIError) { context.machine.quit(.hostQmpQuit) }
+  package func quit() throws(QAPIError) { try context.machine.quit(.hostQmpQuit) }
 }

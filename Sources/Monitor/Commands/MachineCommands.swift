@@ -13,8 +13,9 @@ extension MonitorCommands: @MainLoop MachineCommands {
   // MARK: - Queries
 
   package func queryCpusFast() throws(QAPIError) -> [CpuInfoFast] {
-    let hasDies = context.machine.configuration.smp.dies > 1
-    return context.machine.vcpus.map { vcpu in
+    let machine = try context.machine
+    let hasDies = machine.configuration.smp.dies > 1
+    return machine.vcpus.map { vcpu in
       CpuInfoFast(
         cpuIndex: Int(vcpu.id.rawValue), qomPath: vcpu.path, threadId: Int(vcpu.threadID),
         props: CpuInstanceProperties(
@@ -37,16 +38,16 @@ extension MonitorCommands: @MainLoop MachineCommands {
   package func queryTarget() throws(QAPIError) -> TargetInfo { TargetInfo(arch: .x86_64) }
 
   package func queryUuid() throws(QAPIError) -> UuidInfo {
-    let uuid = context.machine.configuration.uuid
+    let uuid = try context.machine.configuration.uuid
     return UuidInfo(uuid: uuid?.description ?? "00000000-0000-0000-0000-000000000000")
   }
 
   package func queryKvm() throws(QAPIError) -> KvmInfo {
-    KvmInfo(enabled: context.machine.acceleratorName == "kvm", present: true)
+    KvmInfo(enabled: try context.machine.acceleratorName == "kvm", present: true)
   }
 
   package func queryCpuDefinitions() throws(QAPIError) -> [CpuDefinitionInfo] {
-    CPUModel.definitions(context.cpuCapabilities).map { model in
+    CPUModel.definitions(try context.cpuCapabilities).map { model in
       CpuDefinitionInfo(
         name: model.name, migrationSafe: model.isMigrationSafe, static: model.isStatic,
         unavailableFeatures: model.unavailableFeatures, typename: model.typeName,
@@ -56,24 +57,26 @@ extension MonitorCommands: @MainLoop MachineCommands {
 
   // MARK: - Buttons
 
-  package func systemReset() throws(QAPIError) { context.machine.reset() }
+  package func systemReset() throws(QAPIError) { try context.machine.reset() }
 
-  package func systemPowerdown() throws(QAPIError) { context.machine.powerDown() }
+  package func systemPowerdown() throws(QAPIError) { try context.machine.powerDown() }
 
   package func systemWakeup() throws(QAPIError) {
-    if context.machine.configuration.machine.type == "none" {
+    let machine = try context.machine
+    if machine.configuration.machine.type == "none" {
       throw QAPIError("wake-up from suspend is not supported by this guest")
     }
-    do throws(RunControlError) { try context.machine.wakeUp() } catch {
+    do throws(RunControlError) { try machine.wakeUp() } catch {
       throw QAPIError(error.message)
     }
   }
 
   package func injectNmi() throws(QAPIError) {
-    if context.machine.configuration.machine.type == "none" {
+    let machine = try context.machine
+    if machine.configuration.machine.type == "none" {
       throw QAPIError("this feature or command is not currently supported")
     }
-    context.machine.injectNMI()
+    machine.injectNMI()
   }
 
   // MARK: - Memory
@@ -82,7 +85,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
     val: Int, size: Int, filename: String, cpuIndex: Int?
   ) throws(QAPIError) {
     let vcpu = try vcpu(cpuIndex ?? 0)
-    let machine = context.machine
+    let machine = try context.machine
     let start = UInt64(bitPattern: Int64(val))
     try save(size, to: filename) { offset, count throws(QAPIError) in
       let address = start &+ UInt64(offset)
@@ -94,7 +97,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
   }
 
   package func pmemsave(val: Int, size: Int, filename: String) throws(QAPIError) {
-    let memory = context.machine.memory
+    let memory = try context.machine.memory
     let start = UInt64(bitPattern: Int64(val))
     try save(size, to: filename) { offset, count throws(QAPIError) in
       let address = start &+ UInt64(offset)
@@ -116,7 +119,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
 
   /// The virtual processor of that index.
   func vcpu(_ index: Int) throws(QAPIError) -> VCPUInfo {
-    let vcpus = context.machine.vcpus
+    let vcpus = try context.machine.vcpus
     guard vcpus.indices.contains(index) else { throw .expects("cpu-index", "a CPU number") }
     return vcpus[index]
   }

@@ -7,13 +7,14 @@ package import QAPI
 
 extension MonitorCommands: @MainLoop MiscCommands {
   package func queryName() throws(QAPIError) -> NameInfo {
-    NameInfo(name: context.machine.configuration.name.guest)
+    NameInfo(name: try context.machine.configuration.name.guest)
   }
 
-  package func stop() throws(QAPIError) { context.machine.stop() }
+  package func stop() throws(QAPIError) { try context.machine.stop() }
 
   package func cont() throws(QAPIError) {
-    do throws(RunControlError) { try context.machine.resume() } catch {
+    let machine = try context.machine
+    do throws(RunControlError) { try machine.resume() } catch {
       throw QAPIError(error.message)
     }
   }

@@ -7,15 +7,16 @@ package import QAPI
 
 extension MonitorCommands: @MainLoop RunStateCommands {
   package func queryStatus() throws(QAPIError) -> StatusInfo {
-    StatusInfo(
-      running: context.machine.isRunning, singlestep: false, status: context.machine.state)
+    let machine = try context.machine
+    return StatusInfo(running: machine.isRunning, singlestep: false, status: machine.state)
   }
 
   package func setAction(
     reboot: RebootAction?, shutdown: ShutdownAction?, panic: PanicAction?, watchdog: WatchdogAction?
   ) throws(QAPIError) {
     // The names are the same on the command line.
-    var actions = context.machine.actions
+    let machine = try context.machine
+    var actions = machine.actions
     if let action = reboot.flatMap({ ActionConfiguration.Reboot(rawValue: $0.rawValue) }) {
       actions.reboot = action
     }
@@ -28,6 +29,6 @@ extension MonitorCommands: @MainLoop RunStateCommands {
     if let action = watchdog.flatMap({ ActionConfiguration.Watchdog(rawValue: $0.rawValue) }) {
       actions.watchdog = action
     }
-    context.machine.actions = actions
+    machine.actions = actions
   }
 }

@@ -9,6 +9,7 @@ final class QMPDispatcher {
 
   private var connections: [QMPConnection] = []
   private var turn = 0
+  private var isStarted = false
   private var isScheduled = false
   private var isRunning = false
 
@@ -22,9 +23,15 @@ final class QMPDispatcher {
     if turn > index { turn -= 1 }
   }
 
+  /// Lets requests run from now on.
+  func start() {
+    isStarted = true
+    kick()
+  }
+
   /// Runs what waits. Does nothing when called from a request that runs: that loop goes on anyway.
   func kick() {
-    if isRunning { return }
+    if isRunning || !isStarted { return }
     isRunning = true
     defer { isRunning = false }
     for _ in 0..<Self.batch {
