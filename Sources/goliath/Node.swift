@@ -88,7 +88,7 @@ final class Node {
       monitorContext.start(machine, cpuCapabilities: choice.capabilities)
       try writePidFile()
       daemon?.announceReady()
-      if !configuration.startPaused, configuration.machine.type != "none" { try machine.resume() }
+      if !configuration.startPaused { try machine.resume() }
     } catch {
       fail(error)
     }
