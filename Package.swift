@@ -50,7 +50,8 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Machine", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU",
+        "Monitor", "Options", "Machine", "Devices", "KVM", "Translator", "Chardev", "DistIRQ",
+        "CPU",
         "DeviceModel", "Shm", "QAPI", "JSON", "Host",
       ], swiftSettings: strict),
     .executableTarget(name: "SchemaCompiler", dependencies: ["JSON"], swiftSettings: strict),
@@ -65,7 +66,8 @@ let package = Package(
     module(
       "Machine",
       [
-        "Options", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU", "DeviceModel", "Shm",
+        "Options", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU", "DeviceModel",
+        "Shm",
         "QAPI",
         "JSON", "Host",
       ]),
@@ -93,7 +95,14 @@ let package = Package(
     .target(
       name: "Support",
       dependencies: ["DeviceModel", "Shm", "CPU", "DistIRQ", "Chardev", "QAPI", "JSON", "Host"],
-      path: "Tests/Support", exclude: ["README.md", "validate-schemas.py"], swiftSettings: strict),
+      path: "Tests/Support", exclude: ["README.md", "validate-schemas.py", "kvm-host"],
+      swiftSettings: strict),
+    .target(
+      name: "Guests", dependencies: ["CPU", "DeviceModel", "Shm", "Host"], path: "Tests/Guests",
+      exclude: ["README.md"], swiftSettings: strict),
+    .executableTarget(
+      name: "kvm-selftest", dependencies: ["Guests", "KVM", "CPU", "Shm"],
+      path: "Tests/KVMSelfTest", swiftSettings: strict),
     tests("HostTests", ["Host"]),
     tests("JSONTests", ["JSON"]),
     tests("QAPITests", ["QAPI", "JSON"]),
@@ -104,8 +113,9 @@ let package = Package(
     tests("DevicesTests", ["Devices", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),
     tests("ChardevTests", ["Chardev", "QAPI", "Host"]),
     tests("CPUTests", ["CPU"]),
-    tests("TranslatorTests", ["Translator", "CPU", "DeviceModel", "Shm", "Host", "CX86"]),
-    tests("KVMTests", ["KVM", "CPU", "DeviceModel", "Shm", "Host"]),
+    tests(
+      "TranslatorTests", ["Translator", "Guests", "CPU", "DeviceModel", "Shm", "Host", "CX86"]),
+    tests("KVMTests", ["KVM", "Guests", "kvm-selftest", "CPU", "DeviceModel", "Shm", "Host"]),
     tests(
       "MachineTests",
       ["Machine", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI", "Host"]),

@@ -6,6 +6,8 @@ import Synchronization
 extension KVMVCPU {
   /// Serves the exit that KVM_RUN came back with; nil: go on running.
   @inline(__always) func handleExit() -> VMExit? {
+    // First, because what the exit asks for may be the task priority itself.
+    noteTaskPriority()
     switch file.area.exitReason {
     case KVM_EXIT_IO:
       servePorts(file.area.io)
@@ -13,24 +15,20 @@ extension KVMVCPU {
       serveMemory(file.area.mmio)
     case KVM_EXIT_HLT:
       activity = .halted
-      noteTaskPriority()
       return .halt
     case KVM_EXIT_IRQ_WINDOW_OPEN:
-      noteTaskPriority()
       return .interruptWindow
     case KVM_EXIT_INTR:
       break
     default:
       return handleRareExit()
     }
-    noteTaskPriority()
     if file.area.validRegisters != 0 { relaxRegisterSharing() }
     return nil
   }
 
   /// Tells the local APIC what the guest wrote to CR8.
   @inline(__always) private func noteTaskPriority() {
-    // The area's value is the guest's at the exit; `sharedTaskPriority` what was put there before.
     let cr8 = UInt8(truncatingIfNeeded: file.area.cr8) & 15
     if cr8 != taskPriorityClass {
       taskPriorityClass = cr8
@@ -103,7 +101,6 @@ extension KVMVCPU {
     let reason = file.area.exitReason
     switch reason {
     case KVM_EXIT_SET_TPR:
-      noteTaskPriority()
       // An interrupt that was held back may be due.
       return .interrupted
     case KVM_EXIT_X86_RDMSR:
