@@ -52,13 +52,10 @@ enum AcceleratorOptions {
         state.warnings.append(OptionWarning(error.origin, error.reason))
       }
     }
-    guard let first = accelerators.first else {
+    guard !accelerators.isEmpty else {
       throw OptionError(.invalidValue, options.first?.origin, "no accelerator found")
     }
-    if accelerators.contains(where: { $0.name == "kvm" }), let entry = machine?["kernel-irqchip"] {
-      try checkInterruptControllers(entry)
-    }
-    _ = first
+    if let entry = machine?["kernel-irqchip"] { try checkInterruptControllers(entry) }
     return accelerators
   }
 

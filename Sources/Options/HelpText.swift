@@ -117,7 +117,9 @@ package enum HelpText {
         var line = "name \"\(device.name)\""
         if let bus = device.bus { line += ", bus \(bus)" }
         if let alias = device.alias { line += ", alias \"\(alias)\"" }
-        if let description = device.description { line += ", desc \"\(description)\"" }
+        if let description = device.description, !description.isEmpty {
+          line += ", desc \"\(description)\""
+        }
         lines.append(line)
       }
     }

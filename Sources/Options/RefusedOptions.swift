@@ -11,7 +11,7 @@ extension OptionTable {
   private static let saving =
     "saving and migrating a machine are not supported yet; it starts from -kernel or firmware"
   private static let clusters =
-    "a machine runs on one node only so far; leave the option out"
+    "machines over several nodes are not supported yet; leave the option out"
   private static let sound = "sound is not supported yet; leave the option out"
   private static let usbDevices =
     "USB is not supported yet; keyboard and mouse are not needed with -nographic"

@@ -152,6 +152,12 @@ let refusals: [(line: String, sentence: String)] = [
       + " are in user space, so that interrupts can be routed between nodes (use"
       + " kernel-irqchip=off or leave it out)"
   ),
+  (
+    "-machine pc,accel=tcg,kernel_irqchip=on",
+    "≠-machine pc,accel=tcg,kernel_irqchip=on: kernel-irqchip=on is not supported: interrupt"
+      + " controllers are in user space, so that interrupts can be routed between nodes (use"
+      + " kernel-irqchip=off or leave it out)"
+  ),
   ("-cpu ''", "-cpu : -cpu option cannot be empty"),
   ("-boot zz", "-boot zz: Invalid boot device 'z'"),
   ("-boot order=aa", "-boot order=aa: Boot device 'a' was given twice"),
@@ -380,7 +386,10 @@ let refusals: [(line: String, sentence: String)] = [
     "-net user",
     "≠-net user: network cards are not supported yet; only '-net none' and '-nic none' are accepted"
   ),
-  ("-local-cpu 2", "≠-local-cpu 2: a machine runs on one node only so far; leave the option out"),
+  (
+    "-local-cpu 2",
+    "≠-local-cpu 2: machines over several nodes are not supported yet; leave the option out"
+  ),
   (
     "-kernel k -machine none",
     "≠-kernel k: The -kernel parameter is not supported by machine 'none'"

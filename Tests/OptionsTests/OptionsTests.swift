@@ -159,8 +159,6 @@ import Testing
     #expect(
       try configuration("-machine accel=tcg -enable-kvm").accelerators.map(\.name) == ["kvm"])
     #expect(try configuration("-accel hax -accel tcg").accelerators.map(\.name) == ["tcg"])
-    // Without KVM there is no kernel to have interrupt controllers in.
-    #expect(try configuration("-machine pc,accel=tcg,kernel_irqchip=on").accelerators.count == 1)
   }
 
   @Test func devicesKeepTextAndOrder() throws {
