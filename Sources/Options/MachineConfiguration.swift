@@ -24,16 +24,10 @@ package struct MachineConfiguration: Sendable, Equatable {
   package var graphics = true
   /// HPET present (`-no-hpet` clears it).
   package var hpet = true
-  /// System management mode.
-  package var smm = OnOffAuto.auto
-  /// VMware backdoor port.
-  package var vmport = OnOffAuto.auto
   /// ACPI tables and PM device (`-no-acpi` clears it).
   package var acpi = OnOffAuto.auto
   /// 8254 timer.
   package var pit = OnOffAuto.auto
-  /// 8259 pair.
-  package var pic = OnOffAuto.auto
   /// Keyboard controller.
   package var i8042 = true
   /// SMBus of the PM function.

@@ -157,6 +157,11 @@ struct MachineProperty {
     case .size(let path):
       configuration[keyPath: path] = try OptionValues.size(value, of: name, entry.origin)
     case .refused(let accepted, let reason):
+      if type == "OnOffAuto", OnOffAuto(rawValue: value) == nil {
+        throw OptionError(
+          .invalidValue, entry.origin, "Parameter '\(name)' does not accept value '\(value)'",
+          suggestion: Spelling.nearest(to: value, among: ["on", "off", "auto"]))
+      }
       guard accepted.contains(value) else {
         throw OptionError(
           .unsupported, entry.origin, "machine property '\(name)=\(value)' is refused: \(reason)")
@@ -242,9 +247,6 @@ struct MachineProperty {
         name: "max-ram-below-4g", type: "size", summary: "bound of the RAM below 4 GiB",
         kind: .size(\.machine.maximumRAMBelow4GiB)),
       MachineProperty(
-        name: "pic", type: "OnOffAuto", summary: "8259 interrupt controllers",
-        kind: .onOffAuto(\.machine.pic)),
-      MachineProperty(
         name: "pit", type: "OnOffAuto", summary: "8254 timer", kind: .onOffAuto(\.machine.pit)),
       MachineProperty(
         name: "smbios-entry-point-type", type: "str", summary: "32 or 64",
@@ -253,12 +255,6 @@ struct MachineProperty {
         name: "smbus", type: "bool", summary: "SMBus of the PM function",
         kind: .boolean(\.machine.smbus)),
       MachineProperty(
-        name: "smm", type: "OnOffAuto", summary: "system management mode",
-        kind: .onOffAuto(\.machine.smm)),
-      MachineProperty(
-        name: "vmport", type: "OnOffAuto", summary: "VMware backdoor port",
-        kind: .onOffAuto(\.machine.vmport)),
-      MachineProperty(
         name: "x-oem-id", type: "string", summary: "OEM id in ACPI tables, 6 characters",
         kind: .text(\.machine.oemID, limit: 6)),
       MachineProperty(
@@ -266,6 +262,15 @@ struct MachineProperty {
         summary: "OEM table id in ACPI tables, 8 characters",
         kind: .text(\.machine.oemTableID, limit: 8)),
     ]
+      + [
+        ("pic", "8259 interrupt controllers: on only", "on", "the board needs them"),
+        ("smm", "system management mode: off only", "off", "it is not emulated yet"),
+        ("vmport", "VMware backdoor port: off only", "off", "it is not emulated yet"),
+      ].map { property in
+        MachineProperty(
+          name: property.0, type: "OnOffAuto", summary: property.1,
+          kind: .refused(accepted: [property.2, "auto"], reason: property.3))
+      }
       + [
         ("nvdimm", "NVDIMMs are not supported yet"),
         ("sata", "there is no SATA controller yet"),

@@ -126,6 +126,10 @@ let refusals: [(line: String, sentence: String)] = [
     "-machine pc,usb=on",
     "≠-machine pc,usb=on: machine property 'usb=on' is refused: USB is not supported yet"
   ),
+  (
+    "-machine pc,smm=on",
+    "≠-machine pc,smm=on: machine property 'smm=on' is refused: it is not emulated yet"
+  ),
   ("-append foo", "-append foo: -append only allowed with -kernel option"),
   ("-initrd foo", "-initrd foo: -initrd only allowed with -kernel option"),
   ("-accel foo", "-accel foo: invalid accelerator foo"),

@@ -225,7 +225,6 @@ import Testing
     #expect(it.process.sandbox == nil)
     #expect(it.actions.panic == .exitFailure)
     #expect(it.machine.maximumRAMBelow4GiB == 2 << 30)
-    #expect(it.machine.vmport == .off)
     #expect(it.machine.oemID == "GOLIAT")
   }
 
