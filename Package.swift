@@ -119,7 +119,12 @@ let package = Package(
     tests(
       "MachineTests",
       ["Machine", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI", "Host"]),
-    tests("MonitorTests", ["Monitor", "Machine", "Options", "Chardev", "QAPI", "JSON", "Host"]),
+    tests(
+      "MonitorTests",
+      [
+        "Monitor", "Machine", "Options", "Chardev", "CPU", "DeviceModel", "Shm", "QAPI", "JSON",
+        "Host",
+      ]),
     tests("ProjectTests", []),
     tests("EndToEnd", ["goliath", "JSON"]),
   ]
