@@ -63,6 +63,8 @@ final class LocalAPICSlot: Sendable {
   private let published: Atomic<UInt32>
   /// Address of the register page, or all ones when there is none.
   private let page: Atomic<UInt64>
+  /// Task priority register, for reads.
+  private let tpr = Atomic<UInt8>(0)
   /// Guest time at which the timer wants to be looked at.
   private let deadline = Atomic<Int64>(Int64.max)
   private let hooks = Mutex<VCPUHooks?>(nil)
@@ -98,6 +100,8 @@ final class LocalAPICSlot: Sendable {
     address & ~0xFFF == page.load(ordering: .relaxed)
   }
 
+  var taskPriority: UInt8 { tpr.load(ordering: .relaxed) }
+
   /// Guest time of the next timer expiry, or `Int64.max`.
   var nextDeadline: Int64 { deadline.load(ordering: .acquiring) }
 
@@ -121,6 +125,7 @@ final class LocalAPICSlot: Sendable {
       let now = PendingInterrupts(apic).rawValue
       let old = published.load(ordering: .relaxed)
       if now != old { published.store(now, ordering: .releasing) }
+      tpr.store(apic.tpr, ordering: .relaxed)
       let route = apic.route
       if route != before.0 {
         routes.set(index, route)

@@ -44,10 +44,14 @@ package struct LocalAPICUnit: Sendable {
   /// The core is an application processor that waits for a start-up message.
   package var isWaitingForStartUp: Bool { slot.snapshot.isWaitingForStartUp }
 
-  /// CR8. Bits above 3 must be zero; the core checks that.
+  /// The task priority register, all eight bits: class in bits 7-4. CR8 is the class (see `LocalAPIC.cr8`).
+  /// Reading is one atomic load; writing the value that it has costs no more.
   package var taskPriority: UInt8 {
-    get { slot.snapshot.cr8 }
-    nonmutating set { _ = slot.update { $0.cr8 = newValue & 0xF } }
+    get { slot.taskPriority }
+    nonmutating set {
+      guard newValue != slot.taskPriority else { return }
+      _ = slot.update { $0.tpr = newValue }
+    }
   }
 
   // MARK: - Registers

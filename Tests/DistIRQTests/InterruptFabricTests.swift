@@ -302,13 +302,15 @@ final class Bench: Sendable {
 
   @Test func heldBackInterruptDoesNotKick() {
     let bench = Bench(2)
-    bench.apic(1).taskPriority = 0xF
+    bench.apic(1).taskPriority = 0xF0
     bench.fabric.signalMSI(address: 0xFEE0_1000, data: 0x41)
     #expect(bench.apic(1).pending.isEmpty)
     #expect(bench.kicks[1].value == 0)
     bench.apic(1).taskPriority = 0
     #expect(bench.apic(1).pending.vector == 0x41)
     #expect(bench.apic(1).taskPriority == 0)
+    bench.apic(1).write(offset: 0x80, width: 4, 0x35)
+    #expect(bench.apic(1).taskPriority == 0x35)
   }
 
   @Test func registerPageMovesWithTheBase() {
@@ -535,7 +537,7 @@ final class Bench: Sendable {
             unit.write(offset: 0x310, width: 4, UInt64((index + 1) % 4) << 24)
             unit.write(offset: 0x300, width: 4, UInt64(0x40 + round % 0x40))
             if round % 16 == 0 { unit.write(offset: 0x300, width: 4, 0x8_0090) }
-            unit.taskPriority = UInt8(round % 3)
+            unit.taskPriority = UInt8(round % 3) << 4
             for _ in 0..<4 {
               guard let vector = unit.acknowledge() else { break }
               served[index].count.add(1, ordering: .relaxed)
