@@ -1,0 +1,36 @@
+import Glibc
+import Host
+
+extension BootFile {
+  /// Reads a file. Throws `unreadable` with the system's reason; `purpose` is what the sentence calls it: `kernel`, `initrd`.
+  package static func read(_ path: String, as purpose: String) throws(BootError) -> BootFile {
+    do {
+      return BootFile(name: path, bytes: try FileDescriptor.contents(of: path))
+    } catch {
+      throw BootError(.unreadable, "could not load \(purpose) '\(path)': \(error.reason)")
+    }
+  }
+
+  /// Finds a firmware image: a path as it is, else a name in `directories` (those of `-L`) and then where distributions put firmware.
+  package static func firmware(
+    _ name: String = defaultFirmware, directories: [String] = []
+  ) throws(BootError) -> BootFile {
+    let others =
+      name.contains("/") ? [] : (directories + firmwareDirectories).map { $0 + "/" + name }
+    for path in [name] + others {
+      do {
+        return BootFile(name: path, bytes: try FileDescriptor.contents(of: path))
+      } catch  where error.code == ENOENT || error.code == ENOTDIR {
+        continue
+      } catch {
+        throw BootError(.unreadable, "could not load PC BIOS '\(path)': \(error.reason)")
+      }
+    }
+    throw BootError(.unreadable, "could not find PC BIOS '\(name)'")
+  }
+
+  package static let defaultFirmware = "bios-256k.bin"
+
+  /// Debian's package `seabios`, then QEMU's own folder.
+  package static let firmwareDirectories = ["/usr/share/seabios", "/usr/share/qemu"]
+}

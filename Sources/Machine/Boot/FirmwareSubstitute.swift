@@ -1,0 +1,20 @@
+package import Devices
+
+/// What firmware does to the board's devices before it starts a kernel, for kernels that are entered directly.
+package enum FirmwareSubstitute {
+  /// Programs interrupt routes, the power management block and its interrupt line as the ACPI tables describe them. Call at every reset
+  /// of a plan that `substitutesFirmware`, after the devices' reset.
+  package static func configure(_ bus: PCIBus) {
+    if let bridge = bus.function(at: PIIX3.address) {
+      // PIRQA and B to interrupt 10, C and D to 11.
+      bridge.writeConfiguration(0x60, width: 4, 0x0B0B_0A0A)
+    }
+    if let pm = bus.function(at: PIIX4PM.address) {
+      pm.writeConfiguration(0x40, width: 4, FixedHardware.pmBase | 1)
+      pm.writeConfiguration(0x80, width: 1, 1)
+      pm.writeConfiguration(0x90, width: 4, (FixedHardware.pmBase + 0x100) | 1)
+      pm.writeConfiguration(0xD2, width: 1, 0x09)
+      pm.writeConfiguration(0x3C, width: 1, FixedHardware.interrupt)
+    }
+  }
+}

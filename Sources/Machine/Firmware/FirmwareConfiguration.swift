@@ -1,0 +1,62 @@
+/// What the firmware tables of a `pc` machine have to say about it.
+package struct FirmwareConfiguration: Equatable, Sendable {
+  /// One virtual CPU that is there.
+  package struct Processor: Equatable, Sendable {
+    package let uid: UInt32
+    package let apicID: UInt32
+
+    package init(uid: UInt32, apicID: UInt32) {
+      self.uid = uid
+      self.apicID = apicID
+    }
+  }
+
+  package var memory: MemoryLayout
+  package var processors: [Processor]
+  /// How the processors divide into sockets, for SMBIOS.
+  package var sockets = 1
+  package var coresPerSocket = 1
+  package var threadsPerCore = 1
+  /// `-uuid`, 16 bytes in the order in which it is written; nil for none.
+  package var uuid: [UInt8]?
+  /// The versioned machine type.
+  package var machineName = "pc-i440fx-7.2"
+  /// Indices of COM ports that exist (0 for COM1).
+  package var serialPorts: [UInt32] = []
+  /// Indices of parallel ports that exist (0 for LPT1).
+  package var parallelPorts: [UInt32] = []
+  package var hasHPET = true
+  package var hasKeyboardController = true
+  /// The pvpanic device's port; nil without one.
+  package var pvpanicPort: UInt16?
+  package var hasVGA = false
+  package var allowsS3 = true
+  package var allowsS4 = true
+
+  package init(memory: MemoryLayout, processors: [Processor]) {
+    self.memory = memory
+    self.processors = processors
+  }
+}
+
+/// ACPI and SMBIOS of a machine in both forms: as files for firmware to place, and placed for a guest without firmware.
+package struct FirmwareTables: Equatable, Sendable {
+  let acpi: ACPITables
+  let smbios: SMBIOSTables
+
+  package init(_ configuration: FirmwareConfiguration) {
+    acpi = ACPITables(configuration)
+    smbios = SMBIOSTables(configuration)
+  }
+
+  /// The fw_cfg files that SeaBIOS and OVMF look for.
+  package var files: [BootPlan.ConfigurationFile] {
+    [
+      BootPlan.ConfigurationFile(ACPITables.tablesFile, acpi.tables),
+      BootPlan.ConfigurationFile(ACPITables.rootPointerFile, acpi.rootPointer),
+      BootPlan.ConfigurationFile("etc/table-loader", acpi.loaderScript),
+      BootPlan.ConfigurationFile("etc/smbios/smbios-anchor", smbios.anchor),
+      BootPlan.ConfigurationFile("etc/smbios/smbios-tables", smbios.tables),
+    ]
+  }
+}
