@@ -21,11 +21,3 @@ final class HPET: Device {
   func realize(in context: MachineContext) throws(DeviceError) {}
   func reset(_ kind: ResetKind) {}
 }
-package struct BootPlan {
-  var firmware: [UInt8]?
-  static func make(_ c: LaunchConfiguration, map: PCMemoryMap) throws(MachineError) -> BootPlan {
-    BootPlan(firmware: try? FileDescriptor.contents(of: "/usr/share/seabios/bios-256k.bin"))
-  }
-  package static let firmwareDirectories = ["/usr/share/seabios"]
-  func load(into m: GuestMemory, boot: VCPUThread?) throws(MachineError) {}
-}

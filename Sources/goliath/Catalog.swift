@@ -19,6 +19,6 @@ enum Catalog {
             })
         }
       },
-      dataDirectories: BootPlan.firmwareDirectories)
+      dataDirectories: BootFile.firmwareDirectories)
   }
 }

@@ -88,11 +88,11 @@ private func place(_ configuration: FirmwareConfiguration) -> Memory {
 
   @Test func firmwareScriptHasWholeCommandsForTheFilesItNames() {
     let files = FirmwareTables(configuration()).files
-    let script = files.first { $0.name == "etc/table-loader" }
-    #expect((script?.bytes.count ?? 1) % 128 == 0)
+    let script = files.first { $0.name == "etc/table-loader" }?.bytes ?? []
+    #expect(script.count % 128 == 0 && !script.isEmpty)
     let names = Set(files.map(\.name))
-    for start in stride(from: 0, to: script?.bytes.count ?? 0, by: 128) {
-      let name = script?.bytes[(start + 4)..<(start + 60)].prefix { $0 != 0 } ?? []
+    for start in stride(from: 0, to: script.count, by: 128) {
+      let name = script[(start + 4)..<(start + 60)].prefix { $0 != 0 }
       #expect(names.contains(String(decoding: name, as: UTF8.self)))
     }
   }

@@ -1,3 +1,4 @@
+import CPU
 import Chardev
 import DeviceModel
 import Devices
@@ -21,7 +22,7 @@ final class PCBoard: Board {
   private let rtc: RTC
   /// Keeps the character frontends of serial ports and consoles alive.
   private var frontends: [any ChardevFrontend] = []
-  private let boot: BootPlan
+  let boot: BootPlan
 
   /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
   init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
@@ -29,7 +30,7 @@ final class PCBoard: Board {
     let configuration = parts.configuration
     map = PCMemoryMap(
       ramSize: configuration.memory.size, limit: configuration.machine.maximumRAMBelow4GiB)
-    boot = try BootPlan.make(configuration, map: map)
+    boot = try BootPlan.make(configuration, map: map, apicIDs: parts.apicIDs)
     do {
       ram = try RAMBlock(name: "pc.ram", size: Int(clamping: map.ramSize))
       firmware = try boot.firmware.map { (image) throws(SystemError) in
@@ -192,7 +193,16 @@ final class PCBoard: Board {
       let start = GuestAddress(PCMemoryMap.fourGiB - UInt64(firmware.size))
       memory.write(start, image, toROM: true)
     }
-    try boot.load(into: memory, boot: threads.first)
+    for write in boot.memory { memory.write(write.address, write.bytes) }
+    guard var entry = boot.entry, let first = threads.first else { return }
+    FirmwareSubstitute.configure(pci)
+    do {
+      // What reset left in RDX and the like is the accelerator's; everything else is the plan's.
+      entry.msrs = try first.vcpu.readState().msrs
+      try first.vcpu.writeState(entry)
+    } catch {
+      throw MachineError(error.message)
+    }
   }
 
   func pressPowerButton() -> Bool {

@@ -95,7 +95,7 @@ struct DirectFirmware {
         top = (top - size) & ~0xFFFF
         let placed = tables.placed(at: GuestAddress(top))
         memory.append(.init(GuestAddress(top), placed.bytes))
-        rsdp = placed.rsdp.rawValue
+        rsdp = placed.rsdp?.rawValue ?? 0
         map.append(MemoryMapEntry(top, layout.below4G - top, .acpi))
         // A copy of the root pointer where it is looked for (ACPI 6.4, 5.2.5.1): paragraph 1 of that area.
         extendedData.replaceSubrange(16..<16 + placed.rootPointer.count, with: placed.rootPointer)

@@ -42,6 +42,11 @@ package struct MemoryLayout: Equatable, Sendable {
   /// Bytes of RAM from 4 GiB.
   package let above4G: UInt64
 
+  package init(below4G: UInt64, above4G: UInt64) {
+    self.below4G = below4G
+    self.above4G = above4G
+  }
+
   /// Up to 3.5 GiB lie below the hole; more, and the hole begins at 3 GiB, as on the `pc` board of QEMU since 2.0.
   package init(ramSize: UInt64) {
     below4G = ramSize < 0xE000_0000 ? ramSize : 0xC000_0000
@@ -65,6 +70,8 @@ package struct BootConfiguration: Sendable {
   package var tables: FirmwareTables?
   /// CPUID.1:EAX of the boot processor, which RDX holds at reset.
   package var cpuSignature: UInt32 = 0
+  /// `-machine max-fw-size`, in bytes.
+  package var largestFirmware = 8 << 20
 
   package init(memory: MemoryLayout) { self.memory = memory }
 }
@@ -143,7 +150,7 @@ extension BootPlan {
           .unreadable,
           "no firmware found: install the package 'seabios', or name an image with -bios")
       }
-      plan.firmware = try checkFirmware(firmware)
+      plan.firmware = try check(firmware, limit: configuration.largestFirmware)
     }
     if let tables = configuration.tables {
       if plan.entry == nil { plan.files += tables.files }
@@ -151,20 +158,20 @@ extension BootPlan {
     return plan
   }
 
-  /// Largest firmware image, in bytes.
-  static let largestFirmware = 16 << 20
-
-  private static func checkFirmware(_ file: BootFile) throws(BootError) -> [UInt8] {
+  private static func check(
+    _ file: BootFile, limit: Int
+  ) throws(BootError) -> [UInt8] {
     guard !file.bytes.isEmpty, file.bytes.count % 65_536 == 0 else {
       throw BootError(
         .malformed,
         "could not load PC BIOS '\(file.name)': its size (\(file.bytes.count) bytes) is not a "
           + "multiple of 64 KiB")
     }
-    guard file.bytes.count <= largestFirmware else {
+    guard file.bytes.count <= limit else {
       throw BootError(
         .tooLarge,
-        "could not load PC BIOS '\(file.name)': \(file.bytes.count) bytes are more than 16 MiB")
+        "could not load PC BIOS '\(file.name)': it has \(file.bytes.count) bytes, max-fw-size is "
+          + "\(limit)")
     }
     return file.bytes
   }

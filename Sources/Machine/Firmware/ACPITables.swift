@@ -10,9 +10,17 @@ struct ACPITables: Equatable, Sendable {
   private(set) var rootPointer: [UInt8] = []
   private(set) var script: [TableLoaderCommand] = []
 
+  private let oemID: [UInt8]
+  private let oemTableID: [UInt8]
+
   var loaderScript: [UInt8] { script.flatMap { $0.encoded() } }
 
   init(_ configuration: FirmwareConfiguration) {
+    func padded(_ text: String, _ count: Int) -> [UInt8] {
+      Array((Array(text.utf8) + [UInt8](repeating: 0x20, count: count)).prefix(count))
+    }
+    oemID = padded(configuration.oemID, 6)
+    oemTableID = padded(configuration.oemTableID, 8)
     script = [
       .allocate(file: ACPITables.rootPointerFile, alignment: 16, zone: .low),
       .allocate(file: ACPITables.tablesFile, alignment: 64, zone: .high),
@@ -39,12 +47,11 @@ struct ACPITables: Equatable, Sendable {
 
   private static let headerSize = 36
 
-  private static func header(_ signature: String, _ revision: UInt8, _ length: Int) -> [UInt8] {
+  private func header(_ signature: String, _ revision: UInt8, _ length: Int) -> [UInt8] {
     var out = Array(signature.utf8)
     out.append32(UInt32(length))
     out += [revision, 0]
-    // The identifiers that guests know this platform by.
-    out += Array("BOCHS ".utf8) + Array("BXPC    ".utf8)
+    out += oemID + oemTableID
     out.append32(1)
     out += Array("BXPC".utf8)
     out.append32(1)
@@ -56,7 +63,7 @@ struct ACPITables: Equatable, Sendable {
     while tables.count % 8 != 0 { tables.append(0) }
     let start = tables.count
     let length = ACPITables.headerSize + body.count
-    tables += ACPITables.header(signature, revision, length) + body
+    tables += header(signature, revision, length) + body
     addChecksum(start, length)
     return start
   }
@@ -68,7 +75,7 @@ struct ACPITables: Equatable, Sendable {
     while tables.count % 8 != 0 { tables.append(0) }
     let start = tables.count
     let length = ACPITables.headerSize + pointers.count * width
-    tables += ACPITables.header(signature, revision, length)
+    tables += header(signature, revision, length)
     for pointer in pointers { appendPointer(to: pointer, width: width) }
     addChecksum(start, length)
     return start
@@ -91,7 +98,7 @@ struct ACPITables: Equatable, Sendable {
   /// RSDP, revision 2 (5.2.5.3).
   private mutating func appendRootPointer(rsdt: Int, xsdt: Int) {
     let file = ACPITables.rootPointerFile
-    rootPointer = Array("RSD PTR ".utf8) + [0] + Array("BOCHS ".utf8) + [2]
+    rootPointer = Array("RSD PTR ".utf8) + [0] + oemID + [2]
     rootPointer.append32(UInt32(rsdt))
     rootPointer.append32(36)
     rootPointer.append64(UInt64(xsdt))
@@ -126,7 +133,7 @@ struct ACPITables: Equatable, Sendable {
   ) -> Int {
     while tables.count % 8 != 0 { tables.append(0) }
     let start = tables.count
-    tables += ACPITables.header("FACP", 3, 244)
+    tables += header("FACP", 3, 244)
     appendPointer(to: facs, width: 4)
     appendPointer(to: dsdt, width: 4)
     tables += [1, 0]  // interrupt model (reserved since 2.0), preferred profile: unspecified
@@ -236,17 +243,26 @@ extension FirmwareTables {
   private var layout: (tables: Int, smbiosTables: Int, smbiosAnchor: Int, size: Int) {
     func aligned(_ value: Int) -> Int { (value + 63) & ~63 }
     let tables = 64  // behind the root pointer
-    let smbiosTables = aligned(tables + acpi.tables.count)
+    let smbiosTables = aligned(tables + (acpi?.tables.count ?? 0))
     let anchor = aligned(smbiosTables + smbios.tables.count)
     return (tables, smbiosTables, anchor, aligned(anchor + 64))
   }
 
-  /// The tables as firmware would leave them, for memory from `base` (aligned to 64 bytes): the bytes, where the ACPI root pointer is, and a
-  /// copy of it.
+  /// The tables as firmware would leave them, for memory from `base` (aligned to 64 bytes): the bytes, where the ACPI root pointer is (nil
+  /// with `acpi=off`), and a copy of it.
   package func placed(
     at base: GuestAddress
-  ) -> (bytes: [UInt8], rsdp: GuestAddress, rootPointer: [UInt8]) {
+  ) -> (bytes: [UInt8], rsdp: GuestAddress?, rootPointer: [UInt8]) {
     let layout = layout
+    var bytes = [UInt8](repeating: 0, count: layout.size)
+    func place(_ offset: Int, _ part: [UInt8]) {
+      bytes.replaceSubrange(offset..<offset + part.count, with: part)
+    }
+    place(layout.smbiosTables, smbios.tables)
+    let smbiosAddress = base.rawValue + UInt64(layout.smbiosTables)
+    place(
+      layout.smbiosAnchor, smbios.anchor(pointingTo: UInt32(truncatingIfNeeded: smbiosAddress)))
+    guard let acpi else { return (bytes, nil, []) }
     var files = [
       ACPITables.tablesFile: acpi.tables, ACPITables.rootPointerFile: acpi.rootPointer,
     ]
@@ -256,17 +272,8 @@ extension FirmwareTables {
     ]
     TableLoaderCommand.run(acpi.script, &files, at: addresses)
     let rootPointer = files[ACPITables.rootPointerFile] ?? []
-    var bytes = [UInt8](repeating: 0, count: layout.size)
-    func place(_ offset: Int, _ part: [UInt8]) {
-      bytes.replaceSubrange(offset..<offset + part.count, with: part)
-    }
     place(0, rootPointer)
     place(layout.tables, files[ACPITables.tablesFile] ?? [])
-    place(layout.smbiosTables, smbios.tables)
-    place(
-      layout.smbiosAnchor,
-      smbios.anchor(
-        pointingTo: UInt32(truncatingIfNeeded: base.rawValue + UInt64(layout.smbiosTables))))
     return (bytes, base, rootPointer)
   }
 }

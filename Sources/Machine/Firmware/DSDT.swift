@@ -18,7 +18,7 @@ enum DSDT {
     .device(
       "PCI0",
       [
-        .name("_HID", .eisaID("PNP0A03")), .name("_ADR", .integer(0)), .name("_UID", .integer(0)),
+        .name("_HID", .eisaID("PNP0A03")), .name("_UID", .integer(0)),
         .name("_CRS", AMLResource.template(windows(configuration))),
         .name("_PRT", routing()),
       ])

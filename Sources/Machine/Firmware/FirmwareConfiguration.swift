@@ -30,6 +30,10 @@ package struct FirmwareConfiguration: Equatable, Sendable {
   /// The pvpanic device's port; nil without one.
   package var pvpanicPort: UInt16?
   package var hasVGA = false
+  package var hasACPI = true
+  /// Identifiers in the ACPI tables' headers, of up to 6 and 8 characters (`x-oem-id`, `x-oem-table-id`).
+  package var oemID = "BOCHS "
+  package var oemTableID = "BXPC    "
   package var allowsS3 = true
   package var allowsS4 = true
 
@@ -41,20 +45,26 @@ package struct FirmwareConfiguration: Equatable, Sendable {
 
 /// ACPI and SMBIOS of a machine in both forms: as files for firmware to place, and placed for a guest without firmware.
 package struct FirmwareTables: Equatable, Sendable {
-  let acpi: ACPITables
+  /// Nil with `acpi=off`.
+  let acpi: ACPITables?
   let smbios: SMBIOSTables
 
   package init(_ configuration: FirmwareConfiguration) {
-    acpi = ACPITables(configuration)
+    acpi = configuration.hasACPI ? ACPITables(configuration) : nil
     smbios = SMBIOSTables(configuration)
   }
 
   /// The fw_cfg files that SeaBIOS and OVMF look for.
   package var files: [BootPlan.ConfigurationFile] {
-    [
-      BootPlan.ConfigurationFile(ACPITables.tablesFile, acpi.tables),
-      BootPlan.ConfigurationFile(ACPITables.rootPointerFile, acpi.rootPointer),
-      BootPlan.ConfigurationFile("etc/table-loader", acpi.loaderScript),
+    var files: [BootPlan.ConfigurationFile] = []
+    if let acpi {
+      files = [
+        BootPlan.ConfigurationFile(ACPITables.tablesFile, acpi.tables),
+        BootPlan.ConfigurationFile(ACPITables.rootPointerFile, acpi.rootPointer),
+        BootPlan.ConfigurationFile("etc/table-loader", acpi.loaderScript),
+      ]
+    }
+    return files + [
       BootPlan.ConfigurationFile("etc/smbios/smbios-anchor", smbios.anchor),
       BootPlan.ConfigurationFile("etc/smbios/smbios-tables", smbios.tables),
     ]
