@@ -19,13 +19,15 @@ final class PCBoard: Board {
   let fwCfg = FwCfg()
   let pci = PCIBus()
   private let pm: PIIX4PM
-  private let rtc: RTC
+  let rtc: RTC
   /// Keeps the character frontends of serial ports and consoles alive.
   private var frontends: [any ChardevFrontend] = []
   let boot: BootPlan
 
-  /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
-  init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
+  /// Makes and realizes all devices. `signature` is CPUID.1:EAX. Throws `MachineError` naming the option at fault.
+  init(
+    _ parts: MachineParts, chardevs: ChardevRegistry, signature: UInt32
+  ) throws(MachineError) {
     self.parts = parts
     let configuration = parts.configuration
     map = PCMemoryMap(
@@ -40,15 +42,16 @@ final class PCBoard: Board {
       throw MachineError("cannot set up guest memory '\(map.ramSize >> 20) MiB': \(error.reason)")
     }
     pm = PIIX4PM(bus: pci)
-    rtc = RTC()
+    rtc = RTC(clock: parts.clock, slewsLostTicks: configuration.rtc.slewsLostTicks)
     do throws(DeviceError) {
       try makeChipset()
       try makeISADevices()
       try makeCharacterDevices(chardevs)
-      try publishConfiguration()
+      try publishConfiguration(boot)
     } catch {
       throw MachineError(error.message)
     }
+    try publishUserItems()
     try makeUserDevices(chardevs)
   }
 
@@ -70,8 +73,13 @@ final class PCBoard: Board {
   private func makeISADevices() throws(DeviceError) {
     try add(rtc)
     let pit = PIT()
-    if configuration.machine.pit != .off { try add(pit) }
-    if configuration.machine.hpet { try add(HPET(pit: pit, rtc: rtc)) }
+    if configuration.machine.pit != .off {
+      try add(pit)
+      try add(PCSpeaker(pit: pit))
+    }
+    if configuration.machine.hpet {
+      try add(HPET { legacy in pit.setInterruptConnected(!legacy) })
+    }
     if configuration.machine.i8042 { try add(I8042(gate: parts.a20)) }
     try add(Port92(gate: parts.a20))
     try add(DMAController(second: false))
