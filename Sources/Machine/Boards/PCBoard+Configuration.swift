@@ -19,6 +19,10 @@ extension PCBoard {
     try standard.install(
       into: fwCfg, bootOrder: boot.bootOrder + (order.strict ? ["HALT"] : []))
 
+    rtc.setMemorySize(below4GiB: map.lowSize, above4GiB: map.highSize)
+    rtc.setBootOrder(
+      order.once ?? order.order ?? "cad",
+      checksFloppySignature: configuration.machine.floppyBootCheck)
     for item in boot.items { fwCfg.setItem(item.key, item.bytes) }
     for file in boot.files { try fwCfg.setFile(file.name, file.bytes, isWritable: file.isWritable) }
     for item in configuration.firmwareItems {

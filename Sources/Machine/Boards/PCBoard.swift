@@ -24,10 +24,8 @@ final class PCBoard: Board {
   private var frontends: [any ChardevFrontend] = []
   let boot: BootPlan
 
-  /// Makes and realizes all devices. `signature` is CPUID.1:EAX. Throws `MachineError` naming the option at fault.
-  init(
-    _ parts: MachineParts, chardevs: ChardevRegistry, signature: UInt32
-  ) throws(MachineError) {
+  /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
+  init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
     self.parts = parts
     let configuration = parts.configuration
     map = PCMemoryMap(
@@ -47,11 +45,10 @@ final class PCBoard: Board {
       try makeChipset()
       try makeISADevices()
       try makeCharacterDevices(chardevs)
-      try publishConfiguration(boot)
+      try publishConfiguration()
     } catch {
       throw MachineError(error.message)
     }
-    try publishUserItems()
     try makeUserDevices(chardevs)
   }
 
