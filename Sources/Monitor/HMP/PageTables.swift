@@ -1,0 +1,211 @@
+import CPU
+
+/// A page that the guest has mapped (Intel SDM vol. 3A, chapter 4).
+struct PageMapping: Equatable {
+  /// Guest-virtual, canonical.
+  var address: UInt64
+  var physical: UInt64
+  var size: UInt64
+  /// The entry that maps it.
+  var entry: UInt64
+  /// Of all levels together.
+  var isWritable: Bool
+  var isUser: Bool
+}
+
+/// The guest's page tables, read without touching them.
+struct PageTables {
+  /// Bits of an entry.
+  static let present: UInt64 = 1
+  static let writable: UInt64 = 2
+  static let user: UInt64 = 4
+  static let large: UInt64 = 1 << 7
+
+  private enum Mode { case none, legacy, pae, long(levels: Int) }
+  private let mode: Mode
+  private let root: UInt64
+  private let read: (UInt64, Int) -> [UInt8]?
+
+  /// - Parameter read: guest-physical memory.
+  init(_ state: CPUState, read: @escaping (UInt64, Int) -> [UInt8]?) {
+    self.read = read
+    if state.cr0 & 1 << 31 == 0 {
+      mode = .none
+    } else if state.cr4 & 1 << 5 == 0 {
+      mode = .legacy
+    } else if state.efer & 1 << 10 != 0 {
+      mode = .long(levels: state.cr4 & 1 << 12 != 0 ? 5 : 4)
+    } else {
+      mode = .pae
+    }
+    root = state.cr3
+  }
+
+  /// Whether the guest has paging on.
+  var isEnabled: Bool { if case .none = mode { false } else { true } }
+
+  /// Where `address` is in guest-physical memory; nil when it is not mapped. The address itself without paging.
+  func translate(_ address: UInt64) -> UInt64? {
+    switch mode {
+    case .none: return address & 0xFFFF_FFFF
+    case .legacy:
+      let address = address & 0xFFFF_FFFF
+      return walk(
+        table: root & 0xFFFF_F000, levels: 2, bits: 10, entrySize: 4, address, pdptIsPlain: false)
+    case .pae:
+      let address = address & 0xFFFF_FFFF
+      return walk(
+        table: root & 0xFFFF_FFE0, levels: 3, bits: 9, entrySize: 8, address, pdptIsPlain: true)
+    case .long(let levels):
+      let width = UInt64(levels * 9 + 12)
+      let sign = Int64(bitPattern: address) >> Int64(width - 1)
+      guard sign == 0 || sign == -1 else { return nil }
+      return walk(
+        table: root & 0x000F_FFFF_FFFF_F000, levels: levels, bits: 9, entrySize: 8, address,
+        pdptIsPlain: false)
+    }
+  }
+
+  /// Calls `body` for every mapped page in ascending order of the address bits; stops when it answers false.
+  func forEach(_ body: (PageMapping) -> Bool) {
+    switch mode {
+    case .none: return
+    case .legacy:
+      _ = visit(root & 0xFFFF_F000, level: 2, bits: 10, entrySize: 4, 0, 6, 2, false, body)
+    case .pae: _ = visit(root & 0xFFFF_FFE0, level: 3, bits: 9, entrySize: 8, 0, 6, 3, true, body)
+    case .long(let levels):
+      _ = visit(
+        root & 0x000F_FFFF_FFFF_F000, level: levels, bits: 9, entrySize: 8, 0, 6, levels, false,
+        body)
+    }
+  }
+
+  // MARK: -
+
+  private static let frameMask: UInt64 = 0x000F_FFFF_FFFF_F000
+
+  private func entry(_ table: UInt64, _ index: UInt64, _ size: Int) -> UInt64? {
+    guard let bytes = read(table &+ index &* UInt64(size), size), bytes.count == size else {
+      return nil
+    }
+    return bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+  }
+
+  private func walk(
+    table: UInt64, levels: Int, bits: UInt64, entrySize: Int, _ address: UInt64,
+    pdptIsPlain: Bool
+  ) -> UInt64? {
+    var table = table
+    var level = levels
+    while level > 0 {
+      let shift = 12 + UInt64(level - 1) * bits
+      let index = address >> shift & (1 << bits - 1)
+      guard let entry = entry(table, index, entrySize), entry & PageTables.present != 0 else {
+        return nil
+      }
+      let canBeLarge = level == 2 || (level == 3 && !pdptIsPlain && levels > 3)
+      if level == 1 || (canBeLarge && entry & PageTables.large != 0) {
+        return frame(entry, shift, entrySize, level) | address & (1 << shift - 1)
+      }
+      table = entry & PageTables.frameMask
+      level -= 1
+    }
+    return nil
+  }
+
+  private func frame(_ entry: UInt64, _ shift: UInt64, _ entrySize: Int, _ level: Int) -> UInt64 {
+    if entrySize == 4, level == 2 {
+      // PSE-36: bits 13 to 20 are the frame's bits 32 to 39.
+      return entry & 0xFFC0_0000 | (entry >> 13 & 0xFF) << 32
+    }
+    return entry & PageTables.frameMask & ~(1 << shift - 1)
+  }
+
+  private func visit(
+    _ table: UInt64, level: Int, bits: UInt64, entrySize: Int, _ base: UInt64, _ rights: UInt64,
+    _ levels: Int, _ pdptIsPlain: Bool, _ body: (PageMapping) -> Bool
+  ) -> Bool {
+    let count = pdptIsPlain && level == 3 ? 4 : 1 << Int(bits)
+    guard let bytes = read(table, count * entrySize), bytes.count == count * entrySize else {
+      return true
+    }
+    let shift = 12 + UInt64(level - 1) * bits
+    for index in 0..<count {
+      var entry: UInt64 = 0
+      for byte in (0..<entrySize).reversed() {
+        entry = entry << 8 | UInt64(bytes[index * entrySize + byte])
+      }
+      guard entry & PageTables.present != 0 else { continue }
+      let address = base | UInt64(index) << shift
+      let canBeLarge = level == 2 || (level == 3 && levels > 3)
+      let isPlain = pdptIsPlain && level == 3
+      let combined = isPlain ? rights : rights & entry
+      if level == 1 || (canBeLarge && entry & PageTables.large != 0) {
+        let mapping = PageMapping(
+          address: canonical(address, levels), physical: frame(entry, shift, entrySize, level),
+          size: 1 << shift, entry: entry, isWritable: combined & PageTables.writable != 0,
+          isUser: combined & PageTables.user != 0)
+        if !body(mapping) { return false }
+      } else if !visit(
+        entry & PageTables.frameMask, level: level - 1, bits: bits, entrySize: entrySize, address,
+        combined, levels, pdptIsPlain, body)
+      {
+        return false
+      }
+    }
+    return true
+  }
+
+  private func canonical(_ address: UInt64, _ levels: Int) -> UInt64 {
+    guard levels > 3 else { return address }
+    let unused = UInt64(64 - (levels * 9 + 12))
+    return UInt64(bitPattern: Int64(bitPattern: address << unused) >> Int64(unused))
+  }
+
+  // MARK: - Texts
+
+  /// `info tlb`: one line for each page.
+  func translationLines(limit: Int) -> [String] {
+    var lines: [String] = []
+    let flags: [(bit: UInt64, letter: Character)] = [
+      (63, "X"), (8, "G"), (7, "P"), (6, "D"), (5, "A"), (4, "C"), (3, "T"), (2, "U"), (1, "W"),
+    ]
+    forEach { page in
+      let isLarge = page.size > 4096
+      let letters = flags.map { flag -> Character in
+        if flag.bit == 7, !isLarge { return "-" }
+        return page.entry >> flag.bit & 1 != 0 ? flag.letter : "-"
+      }
+      lines.append(
+        "\(TextForm.hex(page.address, 16)): \(TextForm.hex(page.physical, 16)) \(String(letters))")
+      return lines.count < limit
+    }
+    return lines
+  }
+
+  /// `info mem`: ranges of neighbouring pages with the same rights.
+  func rangeLines() -> [String] {
+    var lines: [String] = []
+    var range: (start: UInt64, end: UInt64, isUser: Bool, isWritable: Bool)?
+    func flush() {
+      guard let range else { return }
+      let letters = (range.isUser ? "u" : "-") + "r" + (range.isWritable ? "w" : "-")
+      lines.append(
+        "\(TextForm.hex(range.start, 16))-\(TextForm.hex(range.end, 16)) "
+          + "\(TextForm.hex(range.end &- range.start, 16)) \(letters)")
+    }
+    forEach { page in
+      if let open = range, open.end == page.address, open.isUser == page.isUser,
+        open.isWritable == page.isWritable
+      {
+        range?.end = page.address &+ page.size
+      } else {
+        flush()
+        range = (page.address, page.address &+ page.size, page.isUser, page.isWritable)
+      }
+      return true
+    }
+    flush()
+    return lines
+  }
+}
