@@ -61,7 +61,10 @@ let package = Package(
     // What the product is about, from the top down.
     module(
       "Monitor",
-      ["Machine", "Options", "Chardev", "DeviceModel", "CPU", "Shm", "QAPI", "JSON", "Host"]),
+      [
+        "Machine", "Options", "Chardev", "DistIRQ", "DeviceModel", "CPU", "Shm", "QAPI", "JSON",
+        "Host",
+      ]),
     module("Options", ["QAPI", "JSON", "Host"]),
     module(
       "Machine",

@@ -13,6 +13,9 @@ package import Synchronization
   package let size: Int
   /// The first byte. Valid for `size` bytes as long as the block lives; guest, devices and the monitor may all write there.
   nonisolated(unsafe) package let base: UnsafeMutableRawPointer
+  /// Its address in this process, as a number to show.
+  // SAFETY: no access goes through the number.
+  package var hostAddress: UInt64 { UInt64(UInt(bitPattern: unsafe base)) }
   /// One byte for each page, see `PageFlags`.
   nonisolated(unsafe) package let pageFlags: UnsafeMutablePointer<Atomic<UInt8>>
   /// The file behind the mapping, or -1 for private memory.

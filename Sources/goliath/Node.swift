@@ -17,6 +17,7 @@ final class Node {
   private let chardevs = ChardevRegistry()
   private let monitorContext = MonitorContext()
   private var qmpMonitors: [QMPMonitor] = []
+  private var humanMonitors: [HMPServer] = []
   private var machine: Machine?
   private var writtenPidFile: String?
 
@@ -62,13 +63,19 @@ final class Node {
 
   /// Before the machine: on a multiplexed device the serial port, which attaches later, gets the focus.
   private func makeMonitors() throws {
-    for monitor in configuration.monitors where monitor.mode == .control {
+    HMPServer.serveHumanMonitorCommand(in: monitorContext)
+    for monitor in configuration.monitors {
       guard let chardev = chardevs[monitor.chardev] else {
         throw monitor.origin.failure("chardev \"\(monitor.chardev)\" not found")
       }
       do throws(ChardevError) {
-        qmpMonitors.append(
-          try QMPMonitor(on: chardev, isPretty: monitor.pretty, context: monitorContext))
+        switch monitor.mode {
+        case .control:
+          qmpMonitors.append(
+            try QMPMonitor(on: chardev, isPretty: monitor.pretty, context: monitorContext))
+        case .readline:
+          humanMonitors.append(try HMPServer(on: chardev, context: monitorContext))
+        }
       } catch {
         throw monitor.origin.failure(error.message)
       }

@@ -13,7 +13,7 @@ package protocol HMPMachine: AnyObject {
   /// A vCPU's registers now; nil when there is none of that index.
   func cpuState(_ index: Int) -> CPUState?
 
-  /// Guest-physical memory (RAM and ROM; devices read as all-ones); nil when nothing is mapped in the whole range.
+  /// Guest-physical memory; nil when some of it is not RAM or ROM.
   func readPhysical(_ address: UInt64, count: Int) -> [UInt8]?
 
   /// Reads an I/O port as the guest would: width 1, 2 or 4.
@@ -46,11 +46,8 @@ package protocol HMPMachine: AnyObject {
   /// Firmware images and other read-only data in the machine.
   var roms: [HMPROM] { get }
 
-  /// What the software CPU reports of itself; empty under another accelerator.
-  var translatorStatistics: [String] { get }
-
-  /// Memory at start and plugged in since, in bytes.
-  var memorySizes: (base: UInt64, plugged: UInt64) { get }
+  /// What the software CPU reports of itself, lines with `\n`; nil under another accelerator.
+  var translatorStatistics: String? { get }
 }
 
 /// The answer to `gpa2hva`.

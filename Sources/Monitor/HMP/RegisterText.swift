@@ -128,7 +128,8 @@ enum RegisterText {
     return text + "EIP=\(low(state.rip)) EFL=\(low(state.rflags)) " + status(state)
   }
 
-  private static func line(_ name: String, _ segment: SegmentRegister, _ state: CPUState) -> String {
+  private static func line(_ name: String, _ segment: SegmentRegister, _ state: CPUState) -> String
+  {
     let limit = segment.hasPageGranularity ? segment.limit >> 12 : segment.limit
     // The descriptor's high word without its base: attributes at bits 8 to 23, among them the limit's bits 16 to 19.
     let bits =
@@ -196,7 +197,8 @@ enum RegisterText {
     let hasAVX = state.xcr0 & 4 != 0
     for index in 0..<(isLong ? 16 : 8) {
       let offset = 160 + 16 * index
-      let low = TextForm.hex(load(area, offset + 8, 8), 16) + " "
+      let low =
+        TextForm.hex(load(area, offset + 8, 8), 16) + " "
         + TextForm.hex(load(area, offset, 8), 16)
       let name = TextForm.decimal(index, 2)
       if hasAVX {

@@ -60,3 +60,10 @@ void goliath_terminal_restore(void);
 
 /// Sets a serial line: speed, data bits (5 to 8), parity ('N', 'E', 'O'), stop bits. 0 or -errno.
 int goliath_serial_set(int descriptor, int speed, int data_bits, int parity, int stop_bits);
+
+/// Finds a disassembler library. 0 or -1.
+int goliath_disassembler_open(void);
+
+/// Disassembles one x86 instruction (`bits`: 16, 32, 64) as "mnemonic operands" in AT&T syntax. Its length, or 0.
+int goliath_disassemble(int bits, const unsigned char *code, uint64_t size, uint64_t address, char *text,
+                        uint64_t room);

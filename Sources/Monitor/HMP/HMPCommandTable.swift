@@ -1,0 +1,127 @@
+import Host
+import QAPI
+
+/// One command of the human monitor.
+struct HMPCommand: Sendable {
+  /// What TAB offers for an argument.
+  enum Completion: Sendable {
+    case none, commandName, chardevLabel
+  }
+  /// The name and its aliases.
+  let names: [String]
+  let parameters: [HMPParameter]
+  /// The parameters as `help` shows them.
+  let syntax: String
+  /// One sentence for `help`.
+  let help: String
+  let completion: Completion
+  let subcommands: [HMPCommand]
+  let run: @MainLoop @Sendable (HMPSession, HMPArguments) throws(QAPIError) -> Void
+
+  init(
+    _ names: String, _ specification: String = "", _ syntax: String = "", help: String,
+    completion: Completion = .none, subcommands: [HMPCommand] = [],
+    run: @escaping @MainLoop @Sendable (HMPSession, HMPArguments) throws(QAPIError) -> Void
+  ) {
+    self.names = names.split(separator: "|").map(String.init)
+    parameters = HMPParameter.list(specification)
+    self.syntax = syntax
+    self.help = help
+    self.completion = completion
+    self.subcommands = subcommands
+    self.run = run
+  }
+
+  /// The line of `help`.
+  func helpLine(prefix: String = "") -> String {
+    "\(prefix)\(names.joined(separator: "|")) \(syntax) -- \(help)\n"
+  }
+}
+
+/// All commands of the human monitor, by name.
+enum HMPCommandTable {
+  static let commands: [HMPCommand] =
+    (memoryCommands + controlCommands + [infoCommand, helpCommand])
+    .sorted { $0.names[0] < $1.names[0] }
+
+  static let infoCommand = HMPCommand(
+    "info", "item:s?", "[subcommand]", help: "show something about the system",
+    subcommands: infoCommands
+  ) { session, _ in
+    for command in infoCommands { session.print(command.helpLine(prefix: "info ")) }
+  }
+
+  static let helpCommand = HMPCommand(
+    "help|?", "name:S?", "[cmd]", help: "list the commands, or describe one",
+    completion: .commandName
+  ) { session, arguments in
+    help(session, arguments.text("name") ?? "")
+  }
+
+  private static let controlCommands = [
+    HMPCommand("cont|c", help: "let the guest run") { session, _ throws(QAPIError) in
+      try session.commands.cont()
+    },
+    HMPCommand("stop|s", help: "stop the guest") { session, _ throws(QAPIError) in
+      try session.commands.stop()
+    },
+    HMPCommand("quit|q", help: "end the program at once") { session, _ throws(QAPIError) in
+      try session.commands.quit()
+    },
+    HMPCommand("nmi", help: "send a non-maskable interrupt to the guest") {
+      session, _ throws(QAPIError) in try session.commands.injectNmi()
+    },
+    HMPCommand("system_reset", help: "press the reset button") { session, _ throws(QAPIError) in
+      try session.commands.systemReset()
+    },
+    HMPCommand("system_powerdown", help: "press the power button") {
+      session, _ throws(QAPIError) in try session.commands.systemPowerdown()
+    },
+    HMPCommand("system_wakeup", help: "wake the guest from suspend") {
+      session, _ throws(QAPIError) in try session.commands.systemWakeup()
+    },
+    HMPCommand(
+      "cpu", "index:i", "index", help: "choose the CPU that other commands are about"
+    ) { session, arguments in
+      let index = Int(arguments.integer("index") ?? 0)
+      if index < session.machine.cpuCount {
+        session.currentCPU = index
+      } else {
+        session.print("invalid CPU index\n")
+      }
+    },
+  ]
+
+  // MARK: -
+
+  @MainLoop
+  private static func help(_ session: HMPSession, _ line: String) {
+    var words: [String] = []
+    for word in line.split(whereSeparator: { $0 == " " || $0 == "\t" }) {
+      words.append(word.count > 1 && word.first == "\"" ? word.filter { $0 != "\"" } : String(word))
+    }
+    guard let first = words.first else {
+      for command in commands { session.print(command.helpLine()) }
+      return
+    }
+    var table = commands
+    var prefix = ""
+    var found: HMPCommand?
+    for word in words {
+      guard let command = table.first(where: { $0.names.contains(word) }) else {
+        session.print("unknown command: '\(words.joined(separator: " "))'\n")
+        return
+      }
+      if let found { prefix += found.names[0] + " " }
+      found = command
+      if command.subcommands.isEmpty { break }
+      table = command.subcommands
+    }
+    guard let found else { return }
+    if found.subcommands.isEmpty {
+      session.print(found.helpLine(prefix: prefix))
+    } else {
+      for command in found.subcommands { session.print(command.helpLine(prefix: "\(first) ")) }
+    }
+  }
+}

@@ -1,0 +1,152 @@
+import CPU
+import Host
+import QAPI
+
+/// The subcommands of `info`.
+extension HMPCommandTable {
+  static let infoCommands = [
+    HMPCommand("chardev", help: "show the character devices") { session, _ throws(QAPIError) in
+      for device in try session.commands.queryChardev() {
+        session.print("\(device.label): filename=\(device.filename)\n")
+      }
+    },
+    HMPCommand("cpus", help: "show the CPUs") { session, _ throws(QAPIError) in
+      for cpu in try session.commands.queryCpusFast() {
+        let mark = cpu.cpuIndex == session.currentCPU ? "*" : " "
+        session.print("\(mark) CPU #\(cpu.cpuIndex): thread_id=\(cpu.threadId)\n")
+      }
+    },
+    HMPCommand("history", help: "show the lines typed before") { session, _ in
+      for (index, line) in session.history.enumerated() {
+        session.print("\(index): '\(String(decoding: line, as: UTF8.self))'\n")
+      }
+    },
+    HMPCommand("irq", help: "show how many interrupts there were") { session, _ in
+      for controller in session.machine.interruptControllers {
+        // One total for the pair of 8259s, as its two halves count their own inputs.
+        session.print(InterruptText.statistics(controller))
+      }
+    },
+    HMPCommand("jit", help: "show what the software CPU has done") { session, _ throws(QAPIError) in
+      guard let text = session.machine.translatorStatistics else {
+        throw QAPIError("JIT information is only available with accel=tcg")
+      }
+      session.print(text.hasSuffix("\n") ? text : text + "\n")
+    },
+    HMPCommand("kvm", help: "show whether KVM is used") { session, _ throws(QAPIError) in
+      let info = try session.commands.queryKvm()
+      let state = !info.present ? "not compiled" : info.enabled ? "enabled" : "disabled"
+      session.print("kvm support: \(state)\n")
+    },
+    HMPCommand(
+      "lapic", "apic-id:i?", "[apic-id]",
+      help: "show a local APIC (apic-id: which one; the current CPU's without it)"
+    ) { session, arguments in
+      let index: Int?
+      if let id = arguments.integer("apic-id") {
+        index = session.machine.cpuIndex(apicID: UInt32(truncatingIfNeeded: id))
+      } else {
+        index = session.currentCPU
+      }
+      if let index, let apic = session.machine.localAPIC(index) {
+        session.print(InterruptText.localAPIC(apic, cpu: index))
+      } else {
+        session.print("No CPU available\n")
+      }
+    },
+    HMPCommand("mem", help: "show the guest's virtual memory by ranges") { session, _ in
+      pageTables(session) { tables in
+        for line in tables.rangeLines() { session.print(line + "\n") }
+      }
+    },
+    HMPCommand("mtree", help: "show the memory map") { session, _ in
+      session.print(TreeText.memory(session.machine.memoryTree))
+    },
+    HMPCommand("name", help: "show the guest's name") { session, _ throws(QAPIError) in
+      if let name = try session.commands.queryName().name { session.print("\(name)\n") }
+    },
+    HMPCommand("pic", help: "show the interrupt controllers") { session, _ in
+      for controller in session.machine.interruptControllers {
+        session.print(InterruptText.controller(controller))
+      }
+    },
+    HMPCommand(
+      "qom-tree", "path:s?", "[path]", help: "show the object tree, or the part below path"
+    ) { session, arguments in
+      let path = arguments.text("path") ?? "/machine"
+      if let object = session.machine.objectTree(path) {
+        session.print(TreeText.objects(object))
+      } else {
+        session.print("Path '\(path)' could not be resolved.\n")
+      }
+    },
+    HMPCommand("qtree", help: "show the devices by bus") { session, _ in
+      session.print(TreeText.devices(session.machine.deviceTree))
+    },
+    HMPCommand(
+      "registers", "cpustate_all:-a,vcpu:i?", "[-a|vcpu]",
+      help: "show a CPU's registers (-a: of all; vcpu: of which; the current one's without both)"
+    ) { session, arguments in registers(session, arguments) },
+    HMPCommand("roms", help: "show read-only images") { session, _ in
+      session.print(TreeText.roms(session.machine.roms))
+    },
+    HMPCommand("status", help: "show whether the guest runs") { session, _ throws(QAPIError) in
+      let info = try session.commands.queryStatus()
+      var text = "VM status: \(info.running ? "running" : "paused")"
+      if info.singlestep { text += " (single step mode)" }
+      if !info.running, info.status != .paused { text += " (\(info.status.rawValue))" }
+      session.print(text + "\n")
+    },
+    HMPCommand("tlb", help: "show the guest's virtual memory by pages") { session, _ in
+      pageTables(session) { tables in
+        let limit = 1 << 20
+        let lines = tables.translationLines(limit: limit)
+        session.print(lines.map { $0 + "\n" }.joined())
+        if lines.count >= limit { session.print("(cut off after \(limit) pages)\n") }
+      }
+    },
+    HMPCommand("uuid", help: "show the guest's UUID") { session, _ throws(QAPIError) in
+      session.print("\(try session.commands.queryUuid().uuid)\n")
+    },
+    HMPCommand("version", help: "show the version") { session, _ throws(QAPIError) in
+      let info = try session.commands.queryVersion()
+      let version = info.qemu
+      session.print("\(version.major).\(version.minor).\(version.micro)\(info.package)\n")
+    },
+  ]
+
+  // MARK: -
+
+  @MainLoop
+  private static func registers(_ session: HMPSession, _ arguments: HMPArguments) {
+    if arguments.flag("cpustate_all") {
+      for index in 0..<session.machine.cpuCount {
+        if let state = session.machine.cpuState(index) {
+          session.print(RegisterText.dump(state, index: index))
+        }
+      }
+      return
+    }
+    let index = arguments.integer("vcpu").map { Int($0) } ?? session.currentCPU
+    guard let state = session.machine.cpuState(index) else {
+      session.print(
+        arguments.integer("vcpu") == nil
+          ? "No CPU available\n" : "CPU#\(index) not available\n")
+      return
+    }
+    session.print(RegisterText.dump(state, index: index))
+  }
+
+  @MainLoop
+  private static func pageTables(_ session: HMPSession, _ body: (PageTables) -> Void) {
+    guard let state = session.machine.cpuState(session.currentCPU) else {
+      session.print("No CPU available\n")
+      return
+    }
+    let machine = session.machine
+    let tables = PageTables(state) { address, count in
+      MainLoop.assumeIsolated { machine.readPhysical(address, count: count) }
+    }
+    if tables.isEnabled { body(tables) } else { session.print("PG disabled\n") }
+  }
+}

@@ -1,0 +1,130 @@
+package import Chardev
+package import Host
+import Machine
+
+/// A human monitor on a character device: line editor, banner, prompt (`-monitor`, `-mon mode=readline`, `mon:`).
+@MainLoop
+package final class HMPServer: ChardevFrontend {
+  /// Clients match on this; the version is the one that `query-version` tells.
+  package static let banner = "QEMU 7.2.22 monitor - type 'help' for more information\n"
+  package static let prompt = "(qemu) "
+
+  private let context: MonitorContext
+  private var session: HMPSession?
+  private var port: ChardevPort?
+  private var editor = LineEditor(prompt: HMPServer.prompt)
+  private var hasFocus = true
+  /// What was printed while keys went to another frontend.
+  private var withheld: [UInt8] = []
+  private var isOpen = false
+
+  /// Attaches a monitor to `chardev`. Throws when that is in use.
+  package init(on chardev: Chardev, context: MonitorContext) throws(ChardevError) {
+    self.context = context
+    port = try chardev.attach(self)
+    context.whenStarted { [weak self] in
+      guard let self, let machine = try? context.machine else { return }
+      self.session = HMPSession(
+        commands: MonitorCommands(context), machine: MachineInspector(machine))
+      self.port?.resumeReceiving()
+    }
+  }
+
+  /// A server over a session of the caller's making.
+  init(on chardev: Chardev, session: HMPSession) throws(ChardevError) {
+    context = MonitorContext()
+    self.session = session
+    port = try chardev.attach(self)
+  }
+
+  /// Lets `human-monitor-command` of the context's monitors run lines, each in a session of its own.
+  package static func serveHumanMonitorCommand(in context: MonitorContext) {
+    context.humanMonitor = { [weak context] line, cpuIndex in
+      guard let context, let machine = try? context.machine else { return "" }
+      let session = HMPSession(
+        commands: MonitorCommands(context), machine: MachineInspector(machine))
+      return session.run(commandLine: line, cpuIndex: cpuIndex)
+    }
+  }
+
+  // MARK: - ChardevFrontend
+
+  package func chardevOpened() {
+    isOpen = true
+    withheld = []
+    send(Array(HMPServer.banner.utf8) + editor.begin())
+  }
+
+  package func chardevClosed() {
+    isOpen = false
+    withheld = []
+  }
+
+  /// Keys go to this monitor from now on, or no longer. A newline ends the visit; coming back shows the prompt.
+  package func chardevFocusChanged(_ hasFocus: Bool) {
+    guard hasFocus != self.hasFocus else { return }
+    if hasFocus {
+      self.hasFocus = true
+      let text = exchange(&withheld, with: [])
+      if isOpen { port?.write(text.isEmpty ? editor.begin() : text) }
+    } else {
+      if isOpen { send([10]) }
+      self.hasFocus = false
+    }
+  }
+
+  package func chardevReceived(_ bytes: [UInt8]) -> Int {
+    // Lines typed before the machine exists wait for it.
+    guard session != nil else { return 0 }
+    var output: [UInt8] = []
+    for byte in bytes {
+      let (text, outcome) = editor.receive(byte)
+      output += text
+      switch outcome {
+      case .editing: break
+      case .completion(let line):
+        guard let (candidates, typed) = session?.completions(for: line) else { break }
+        output += editor.complete(candidates, typed: typed)
+      case .line(let line):
+        // What came before the command is on its way before the command acts.
+        send(output)
+        output = []
+        run(line)
+        output = editor.begin()
+      }
+    }
+    send(output)
+    return bytes.count
+  }
+
+  // MARK: -
+
+  private func run(_ line: [UInt8]) {
+    session?.history = editor.history.lines
+    let text = session?.run(commandLine: String(decoding: line, as: UTF8.self)) ?? ""
+    if !text.isEmpty { write(Array(text.utf8)) }
+  }
+
+  /// Sends text with `\n` line ends.
+  private func send(_ text: [UInt8]) {
+    guard !text.isEmpty else { return }
+    guard text.contains(10) else { return write(text) }
+    var bytes: [UInt8] = []
+    for byte in text {
+      if byte == 10 { bytes.append(13) }
+      bytes.append(byte)
+    }
+    write(bytes)
+  }
+
+  private func write(_ bytes: [UInt8]) {
+    if hasFocus { port?.write(bytes) } else { withheld += bytes }
+  }
+}
+
+/// Stores a new value and answers the old one.
+private func exchange<T>(_ place: inout T, with value: T) -> T {
+  let old = place
+  place = value
+  return old
+}

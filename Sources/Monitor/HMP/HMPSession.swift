@@ -1,0 +1,99 @@
+package import Host
+package import QAPI
+
+/// One human monitor: runs command lines against the handlers of the QMP commands and says what is to be printed.
+///
+/// It knows nothing of connections; `HMPServer` puts a line editor and a character device around it.
+@MainLoop
+package final class HMPSession {
+  let commands: any CommandHandlers
+  let machine: any HMPMachine
+  /// The vCPU that `x`, `info registers` and the like are about.
+  var currentCPU = 0
+  /// Lines of the editor, for `info history`; empty without one.
+  var history: [[UInt8]] = []
+  private var output = ""
+  private var lastFormat = HMPFormat()
+
+  package init(commands: any CommandHandlers, machine: any HMPMachine) {
+    self.commands = commands
+    self.machine = machine
+  }
+
+  /// Runs one line and answers what it prints, with `\r\n` line ends.
+  ///
+  /// - Parameter cpuIndex: the vCPU that the line is about, in place of the current one.
+  package func run(commandLine: String, cpuIndex: Int? = nil) -> String {
+    let previous = currentCPU
+    if let cpuIndex { currentCPU = cpuIndex }
+    defer { if cpuIndex != nil { currentCPU = previous } }
+    output = ""
+    execute(Array(commandLine.utf8))
+    return HMPSession.withCarriageReturns(output)
+  }
+
+  /// Adds text to the output, `\n` for line ends.
+  func print(_ text: String) { output += text }
+
+  /// The named register of the current vCPU.
+  func register(_ name: String) -> UInt64? {
+    machine.cpuState(currentCPU).flatMap { RegisterText.value(name, in: $0) }
+  }
+
+  // MARK: -
+
+  private func execute(_ line: [UInt8]) {
+    var position = 0
+    guard let command = findCommand(line, &position) else { return }
+    let name = String(decoding: line[..<position], as: UTF8.self)
+    var parser = HMPArgumentParser(
+      commandName: command.names.joined(separator: "|"), text: line, position: position,
+      register: { [self] in register($0) }, lastFormat: lastFormat)
+    let arguments: HMPArguments
+    do {
+      arguments = try parser.parse(command.parameters)
+      lastFormat = parser.lastFormat
+    } catch {
+      lastFormat = parser.lastFormat
+      print("\(error.text)\nTry \"help \(name)\" for more information\n")
+      return
+    }
+    do throws(QAPIError) {
+      try command.run(self, arguments)
+    } catch {
+      print("Error: \(error.description)\n")
+    }
+  }
+
+  /// The command that the line names; prints the error and answers nil when there is none. `position` ends after its name.
+  private func findCommand(_ line: [UInt8], _ position: inout Int) -> HMPCommand? {
+    var table = HMPCommandTable.commands
+    var found: HMPCommand?
+    var at = 0
+    while true {
+      while at < line.count, isBlank(line[at]) { at += 1 }
+      if at == line.count { return found }
+      let start = at
+      while at < line.count, !isBlank(line[at]), line[at] != UInt8(ascii: "/") { at += 1 }
+      let word = String(decoding: line[start..<at], as: UTF8.self)
+      guard let command = table.first(where: { $0.names.contains(word) }) else {
+        print("unknown command: '\(String(decoding: line[..<at], as: UTF8.self))'\n")
+        return nil
+      }
+      found = command
+      position = at
+      guard !command.subcommands.isEmpty else { return command }
+      table = command.subcommands
+    }
+  }
+
+  private static func withCarriageReturns(_ text: String) -> String {
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(text.utf8.count + 64)
+    for byte in text.utf8 {
+      if byte == 10 { bytes.append(13) }
+      bytes.append(byte)
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}

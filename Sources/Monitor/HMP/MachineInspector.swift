@@ -1,0 +1,229 @@
+import CPU
+import DeviceModel
+import DistIRQ
+import Host
+import Machine
+import Options
+import Shm
+
+/// The machine as the human monitor looks at it.
+@MainLoop
+final class MachineInspector: HMPMachine {
+  private let machine: Machine
+
+  init(_ machine: Machine) { self.machine = machine }
+
+  private func id(_ index: Int) -> VCPUID { VCPUID(UInt32(truncatingIfNeeded: index)) }
+
+  // MARK: - vCPUs, memory, ports
+
+  var cpuCount: Int { machine.vcpus.count }
+
+  func cpuState(_ index: Int) -> CPUState? {
+    index >= 0 && index < cpuCount ? machine.cpuState(id(index)) : nil
+  }
+
+  func readPhysical(_ address: UInt64, count: Int) -> [UInt8]? {
+    machine.memory.read(GuestAddress(address), count: count)
+  }
+
+  func readPort(_ port: UInt16, width: Int) -> UInt32 {
+    machine.readPort(port, width: width, as: id(0))
+  }
+
+  func writePort(_ port: UInt16, width: Int, _ value: UInt32) {
+    machine.writePort(port, width: width, value, as: id(0))
+  }
+
+  func hostAddress(of address: UInt64) -> HMPHostAddress {
+    for slot in machine.memory.slots where slot.guest.rawValue <= address && address < slot.end {
+      let offset = slot.offset &+ (address &- slot.guest.rawValue)
+      return .memory(
+        block: slot.block.name, address: slot.block.hostAddress &+ offset)
+    }
+    return machine.deviceMemory.isMapped(address) ? .device : .unmapped
+  }
+
+  // MARK: - Interrupts
+
+  func cpuIndex(apicID: UInt32) -> Int? {
+    machine.vcpus.firstIndex { $0.apicID.rawValue == apicID }
+  }
+
+  func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC? {
+    guard var model = machine.localAPIC(id(cpuIndex)) else { return nil }
+    let time = APICTime(nanoseconds: UInt64(clamping: machine.clock.now), tsc: 0)
+    // On a copy: reading some registers has effects.
+    func register(_ offset: UInt32) -> UInt32 {
+      if model.mode == .x2APIC {
+        return UInt32(truncatingIfNeeded: model.readMSR(0x800 + offset >> 4, at: time) ?? 0)
+      }
+      return UInt32(truncatingIfNeeded: model.read(offset: offset, width: 4, at: time))
+    }
+    var view = HMPLocalAPIC()
+    view.isX2APIC = model.mode == .x2APIC
+    view.apicID = model.id
+    view.spurious = register(0xF0)
+    view.lint0 = register(0x350)
+    view.lint1 = register(0x360)
+    view.performance = register(0x340)
+    view.error = register(0x370)
+    view.thermal = register(0x330)
+    view.timer = register(0x320)
+    view.divideConfiguration = register(0x3E0)
+    view.initialCount = register(0x380)
+    view.currentCount = register(0x390)
+    view.commandLow = UInt32(truncatingIfNeeded: model.icr)
+    view.commandHigh = UInt32(truncatingIfNeeded: model.icr >> 32)
+    view.errorStatus = UInt32(model.errorStatus)
+    view.taskPriority = model.tpr
+    view.processorPriority = model.ppr
+    view.destinationFormat = view.isX2APIC ? 0 : UInt8(register(0xE0) >> 28)
+    view.logicalDestination = view.isX2APIC ? register(0xD0) : register(0xD0) >> 24
+    for word in 0..<8 {
+      let offset = UInt32(word) << 4
+      view.inService[word] = register(0x100 + offset)
+      view.triggerMode[word] = register(0x180 + offset)
+      view.requested[word] = register(0x200 + offset)
+    }
+    return view
+  }
+
+  var interruptControllers: [HMPInterruptController] {
+    guard cpuCount > 0 else { return [] }
+    let (ioapic, ioapicCounts) = machine.fabric.ioapicState
+    let (pic, picCounts) = machine.fabric.picState
+    var view = HMPIOAPIC()
+    view.id = ioapic.id
+    view.selector = ioapic.select
+    view.entries = ioapic.entries.map(\.rawValue)
+    view.requested = ioapic.lines.rawValue
+    view.statistics = ioapicCounts
+    return [
+      .ioapic(view),
+      .pic(self.view(pic.slave, index: 1, Array(picCounts.dropFirst(8)))),
+      .pic(self.view(pic.master, index: 0, Array(picCounts.prefix(8)))),
+    ]
+  }
+
+  private func view(_ pic: PICController, index: Int, _ counts: [UInt64]) -> HMPPIC {
+    var view = HMPPIC()
+    view.index = index
+    view.requested = pic.irr
+    view.masked = pic.imr
+    view.inService = pic.isr
+    view.highestPriority = (Int(pic.lowestPriority) + 1) & 7
+    view.vectorBase = pic.vectorBase
+    view.readsInService = pic.readsISR
+    view.edgeLevel = pic.elcr
+    view.isFullyNested = pic.specialFullyNested
+    view.statistics = counts
+    return view
+  }
+
+  // MARK: - Trees
+
+  var memoryTree: [HMPAddressSpace] {
+    let memory = machine.memory.slots.map { slot in
+      HMPRegion(
+        name: slot.block.name, start: slot.guest.rawValue, end: slot.end &- 1,
+        kind: slot.isReadOnly ? "rom" : "ram")
+    }
+    let devices = regions(machine.deviceMemory)
+    let all = (memory + devices).sorted { $0.start < $1.start }
+    let system = HMPRegion(
+      name: "system", start: 0, end: .max, kind: "i/o", children: all)
+    let io = HMPRegion(
+      name: "io", start: 0, end: 0xFFFF, kind: "i/o", children: regions(machine.ports))
+    return [
+      HMPAddressSpace(name: "memory", root: system), HMPAddressSpace(name: "I/O", root: io),
+    ]
+  }
+
+  private func regions(_ space: AddressSpace) -> [HMPRegion] {
+    space.regions.sorted { $0.start < $1.start }.map { region in
+      HMPRegion(
+        name: region.name, start: region.start, end: region.last, priority: region.priority,
+        kind: "i/o")
+    }
+  }
+
+  var deviceTree: HMPBus {
+    var buses: [String: [HMPDevice]] = [:]
+    for placed in machine.devices {
+      let type = Swift.type(of: placed.device).type
+      let lines = placed.device.properties.map { "\($0.name) = \(text($0.value))" }
+      let device = HMPDevice(type: type.name, id: placed.id ?? "", lines: lines)
+      buses[type.bus ?? "System", default: []].append(device)
+    }
+    let isa = HMPBus(name: "isa.0", type: "ISA", devices: buses["ISA"] ?? [])
+    var pci = HMPBus(name: "pci.0", type: "PCI", devices: buses["PCI"] ?? [])
+    var main = HMPBus(name: "main-system-bus", type: "System", devices: buses["System"] ?? [])
+    // The ISA bus hangs from its bridge, the PCI bus from the host bridge; without them, from the system.
+    if !isa.devices.isEmpty {
+      if let bridge = pci.devices.firstIndex(where: { $0.type == "PIIX3" }) {
+        pci.devices[bridge].buses.append(isa)
+      } else {
+        main.devices.append(HMPDevice(type: "isabus-bridge", buses: [isa]))
+      }
+    }
+    if !pci.devices.isEmpty {
+      let host = main.devices.firstIndex { $0.type == "i440FX-pcihost" }
+      if let host {
+        main.devices[host].buses.append(pci)
+      } else {
+        main.devices.append(HMPDevice(type: "i440FX-pcihost", buses: [pci]))
+      }
+    }
+    return main
+  }
+
+  private func text(_ value: PropertyValue) -> String {
+    switch value {
+    case .unsigned(let number): "\(number) (0x\(String(number, radix: 16)))"
+    default: value.description
+    }
+  }
+
+  func objectTree(_ path: String) -> HMPObject? {
+    var root = HMPObject(name: "", type: "container")
+    let type = machine.configuration.machine.type
+    root.children.append(HMPObject(name: "machine", type: "\(type)-machine"))
+    func insert(_ object: HMPObject, _ names: ArraySlice<Substring>, into node: inout HMPObject) {
+      guard let first = names.first else { return }
+      if names.count == 1 {
+        var object = object
+        object.name = String(first)
+        node.children.append(object)
+        return
+      }
+      let index = node.children.firstIndex { $0.name == first }
+      if let index {
+        insert(object, names.dropFirst(), into: &node.children[index])
+      } else {
+        var child = HMPObject(name: String(first), type: "container")
+        insert(object, names.dropFirst(), into: &child)
+        node.children.append(child)
+      }
+    }
+    for placed in machine.devices {
+      let object = HMPObject(name: "", type: Swift.type(of: placed.device).type.name)
+      insert(object, placed.path.split(separator: "/")[...], into: &root)
+    }
+    var node = root
+    for name in path.split(separator: "/") {
+      guard let child = node.children.first(where: { $0.name == name }) else { return nil }
+      node = child
+    }
+    return node
+  }
+
+  var roms: [HMPROM] {
+    machine.memory.slots.filter(\.isReadOnly).map { slot in
+      HMPROM(
+        place: .memory(slot.guest.rawValue, kind: "rom"), size: slot.size, name: slot.block.name)
+    }
+  }
+
+  var translatorStatistics: String? { machine.acceleratorStatistics }
+}
