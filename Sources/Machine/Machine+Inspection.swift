@@ -40,7 +40,7 @@ extension Machine {
     whilePaused(id) { thread -> CPUState? in
       guard var state = try? thread.vcpu.readState() else { return nil }
       state.activity = thread.activity
-      state.cr8 = UInt64(thread.apic.taskPriority)
+      state.cr8 = UInt64(thread.apic.taskPriority >> 4)
       return state
     } ?? nil
   }
