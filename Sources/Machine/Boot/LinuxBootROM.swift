@@ -43,7 +43,7 @@ struct LinuxBootROM {
     var header: [UInt8] = Array("$PnP".utf8) + [0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]
     header += [0xD0, 0x00, 0xE0, 0x00]  // manufacturer, product
     header += [0x00, 0x00, 0x00, 0x44]  // type; read-cacheable, may be shadowed
-    header += [0, 0, 0, 0, 0x40, 0x00, 0, 0, 0, 0]  // no connection vectors; the bootstrap entry vector
+    header += [0, 0, 0, 0, 0x40, 0x00, 0, 0, 0, 0]  // vectors: bootstrap entry only
     header[9] = 0 &- header.reduce(0, &+)
     place(0x20, header)
     place(0xD0, Array("Goliath".utf8) + [0])

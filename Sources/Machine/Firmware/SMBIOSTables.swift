@@ -74,11 +74,11 @@ struct SMBIOSTables: Equatable, Sendable {
 
   /// Type 4 (7.5).
   private mutating func addProcessor(_ socket: Int, _ configuration: FirmwareConfiguration) {
-    var body: [UInt8] = [1, 3, 1, 2]  // socket's name, central processor, family other, manufacturer
+    var body: [UInt8] = [1, 3, 1, 2]  // socket, CPU, other family, maker
     body += [UInt8](repeating: 0, count: 8)  // identification: see CPUID
     body += [3, 0]  // version; voltage unknown
     body.append16(0)
-    body.append16(2000)  // maximum and current speed: there is none, software wants a number
+    body.append16(2000)  // speeds: a number, as software wants one
     body.append16(2000)
     body += [0x41, 1]  // populated and enabled; upgrade: other
     for _ in 0..<3 { body.append16(0xFFFF) }  // no cache structures
@@ -119,7 +119,7 @@ struct SMBIOSTables: Equatable, Sendable {
       body += [9, 0, 1, 0, 7]  // DIMM, no set, locator, no bank, RAM
       body.append16(2)  // other
       body.append16(0)
-      body += [2, 0, 0, 0, 0]  // manufacturer, no serial number, asset tag, part number; rank unknown
+      body += [2, 0, 0, 0, 0]  // manufacturer; the rest unknown
       body.append32(0)
       body.append16(0)
       for _ in 0..<3 { body.append16(0) }  // voltages unknown
