@@ -2,7 +2,8 @@
 """Validates schemas/ with an independent JSON Schema validator.
 
 Checks every schema file against schemas/meta/goliath.json, and every example of a command against
-the schemas of its arguments and its answer. Exit status: 0 valid, 1 invalid, 77 when the Python
+the schemas of its arguments and its answer. With a second argument, a file of recorded exchanges
+(execute, arguments, reply, events), those too. Exit status: 0 valid, 1 invalid, 77 when the Python
 package jsonschema is missing.
 """
 
@@ -46,6 +47,34 @@ def main() -> int:
         pointer = "/".join(key.replace("~", "~0").replace("/", "~1") for key in keys)
         return {"$ref": f"{files[name]['$id']}#/{pointer}"}
 
+    where_is = {
+        entry: (name, kind)
+        for name, document in files.items()
+        for kind in ("commands", "events")
+        for entry in document.get(kind, {})
+    }
+
+    def check_exchange(exchange, where):
+        name, kind = where_is[exchange["execute"]]
+        entry = files[name][kind][exchange["execute"]]
+        if "error" in exchange["reply"]:
+            return
+        if "arguments" in entry:
+            schema = part(name, kind, exchange["execute"], "arguments")
+            check(schema, exchange["arguments"], where)
+        if "returns" in entry:
+            schema = part(name, kind, exchange["execute"], "returns")
+            check(schema, exchange["reply"]["return"], where)
+        for event in exchange["events"]:
+            name, kind = where_is[event["event"]]
+            if "data" in files[name][kind][event["event"]]:
+                schema = part(name, kind, event["event"], "data")
+                check(schema, event["data"], f"{where}: {event['event']}")
+
+    recorded = json.loads(pathlib.Path(sys.argv[2]).read_text()) if len(sys.argv) > 2 else []
+    for number, exchange in enumerate(recorded):
+        check_exchange(exchange, f"exchange {number}: {exchange['execute']}")
+
     examples = 0
     for name, document in files.items():
         for command, entry in document.get("commands", {}).items():
@@ -65,7 +94,9 @@ def main() -> int:
     for fault in faults:
         print(fault)
     if not faults:
-        print(f"{len(files)} files and {examples} examples are valid")
+        print(
+            f"{len(files)} files, {examples} examples and {len(recorded)} exchanges are valid"
+        )
     return 1 if faults else 0
 
 
