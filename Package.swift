@@ -98,7 +98,7 @@ let package = Package(
     .target(
       name: "Support",
       dependencies: ["DeviceModel", "Shm", "CPU", "DistIRQ", "Chardev", "QAPI", "JSON", "Host"],
-      path: "Tests/Support", exclude: ["README.md", "validate-schemas.py", "kvm-host"],
+      path: "Tests/Support", exclude: ["README.md", "validate-schemas.py", "qmp-client.py", "kvm-host"],
       swiftSettings: strict),
     .target(
       name: "Guests", dependencies: ["CPU", "DeviceModel", "Shm", "Host"], path: "Tests/Guests",

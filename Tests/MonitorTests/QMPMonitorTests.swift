@@ -182,6 +182,18 @@ import Testing
     }
   }
 
+  @Test func pythonClientIsServed() async throws {
+    try await MonitoredMachine.run { machine in
+      let script = Checkout.root + "/Tests/Support/qmp-client.py"
+      let result = try Process.output(["/usr/bin/env", "python3", script, machine.path()])
+      if result.status == 77 {
+        print("skipped: \(result.text)")
+        return
+      }
+      #expect(result.status == 0, "\(result.text)")
+    }
+  }
+
   @Test func humanMonitorGetsTheLineAndItsTextComesBack() async throws {
     try await MonitoredMachine.run { machine in
       await HumanMonitorStub.set(machine) { line, _ in "line \(line)\r\n" }
