@@ -25,9 +25,11 @@
 #define X86_TLB_ENTRIES 1024
 #define X86_ITLB_ENTRIES 256
 #define X86_TLB_CLASSES 3
-#define X86_ITLB_OFFSET (X86_TLB_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 32)
-#define X86_TLB_LOG_OFFSET (X86_ITLB_OFFSET + X86_TLB_CLASSES * X86_ITLB_ENTRIES * 32)
-#define X86_STATE_BYTES (X86_TLB_LOG_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 2)
+enum {
+  X86_ITLB_OFFSET = X86_TLB_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 32,
+  X86_TLB_LOG_OFFSET = X86_ITLB_OFFSET + X86_TLB_CLASSES * X86_ITLB_ENTRIES * 32,
+  X86_STATE_BYTES = X86_TLB_LOG_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 2,
+};
 
 /// A segment register with its hidden part; `attributes` as in the VMX access rights (SDM vol. 3C, 25.4.1).
 typedef struct {
@@ -133,14 +135,25 @@ typedef struct {
   uint64_t jumpGeneration;
   /// For the vector engine's own use (native code entry, saved host MXCSR...).
   uint64_t vectorScratch[16];
-  /// Which CPUID features the guest sees, packed for quick checks: X86_HAS_*.
+  /// Which CPUID features the guest sees: the vector engine's, the core's.
   uint64_t features;
+  uint64_t coreFeatures;
+  /// Address of the table of JumpEntry.
+  uint64_t jumpTable;
 } X86State;
 
 _Static_assert(offsetof(X86State, zero) == 128, "layout");
 _Static_assert(offsetof(X86State, rip) == 136, "layout");
 _Static_assert(sizeof(X86State) <= 4096, "layout");
 _Static_assert(sizeof(X86TLBEntry) == 32 && sizeof(X86ITLBEntry) == 32, "layout");
+
+_Static_assert(offsetof(X86State, flags) == 144, "layout");
+enum {
+  x86OffsetWindow = offsetof(X86State, window),
+  x86OffsetSegment = offsetof(X86State, segment),
+  x86OffsetDR = offsetof(X86State, dr),
+  x86OffsetPDPTE = offsetof(X86State, pdpte),
+};
 
 #define X86_RAW_OF 0x0001
 #define X86_RAW_CF 0x0100

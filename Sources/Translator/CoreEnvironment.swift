@@ -1,0 +1,201 @@
+import CPU
+import CX86
+import DeviceModel
+import Shm
+import Synchronization
+
+/// What a core's slow paths need besides its registers: memory, the machine, the block cache, rare state.
+///
+/// Belongs to the vCPU's thread, but for `invalidations`.
+@safe final class CoreEnvironment {
+  let memory: GuestMemory
+  let host: any VCPUHost
+  /// Nil for an `InstructionEmulator`.
+  weak var machine: TCGVirtualMachine?
+  let blocks: BlockCache
+  let state: StateMemory
+  var cpuid: CPUIDTable
+  let apicID: APICID
+  var msrs = MSRFile()
+
+  /// The address for CR2 of the page fault that is pending.
+  var faultAddress: UInt64 = 0
+  /// RIP of the instruction under way, for software interrupts that fault.
+  var instructionStart: UInt64 = 0
+  /// A debug exception is due after the instruction.
+  var hasPendingTrap = false
+  /// The pending fault belongs to the task just switched to: RIP is already right.
+  var faultIsElsewhere = false
+  /// Delivery of an exception ended in a triple fault.
+  var isShutdown = false
+  /// A REP instruction stopped before its end.
+  var isInsideREP = false
+  /// DR7 has data breakpoints enabled.
+  var watchesData = false
+  /// DR7 has instruction breakpoints enabled.
+  var watchesCode = false
+
+  // Events for the core, set by its own thread.
+  var pendingVector: UInt8?
+  var pendingNMI = false
+  var wantsWindow = false
+  /// Set from outside, delivered before the next instruction.
+  var pendingException: PendingException?
+  /// The TSC as last given out by `readState`: coming back unchanged it is no request to set it.
+  var exportedTSC: UInt64?
+
+  /// Components that XSETBV may enable.
+  let supportedXCR0: UInt64
+  /// A block of one instruction that is in no table.
+  let scratch: UnsafeMutablePointer<Block>
+  let fetchBuffer: UnsafeMutablePointer<UInt8>
+
+  /// What other threads ask for; `X86_REQUEST_INVALIDATE` announces it.
+  struct Invalidations {
+    var pages: [UInt64] = []
+    /// Pages that became code elsewhere: no write tags.
+    var writeTags: [UInt64] = []
+    var everything = false
+  }
+  let invalidations = Mutex(Invalidations())
+
+  init(
+    memory: GuestMemory, host: any VCPUHost, machine: TCGVirtualMachine?, blocks: BlockCache,
+    state: StateMemory, cpuid: CPUIDTable, apicID: APICID
+  ) {
+    self.memory = memory
+    self.host = host
+    self.machine = machine
+    self.blocks = blocks
+    self.state = state
+    self.cpuid = cpuid
+    self.apicID = apicID
+    let leaf = cpuid.lookup(leaf: 0xD, subleaf: 0, apicID: 0)
+    let xsaveLeaf = cpuid.lookup(leaf: 1, subleaf: 0, apicID: 0)
+    let components = UInt64(leaf.eax) | UInt64(leaf.edx) << 32
+    supportedXCR0 = xsaveLeaf.ecx & 1 << 26 != 0 ? components & 7 | 1 : 1
+    // SAFETY: both are freed in deinit; the instructions are one and the end mark.
+    let instructions = unsafe UnsafeMutablePointer<X86Instruction>.allocate(capacity: 2)
+    unsafe instructions.initialize(repeating: X86Instruction(), count: 2)
+    unsafe scratch = UnsafeMutablePointer<Block>.allocate(capacity: 1)
+    unsafe scratch.initialize(
+      to: Block(
+        instructions: instructions, physical: 0, length: 0, count: 1, codeSize: 0, hashNext: nil,
+        pageNext: nil))
+    unsafe fetchBuffer = UnsafeMutablePointer<UInt8>.allocate(capacity: 32)
+    unsafe fetchBuffer.initialize(repeating: 0, count: 32)
+    unsafe state.pointer.pointee.jumpTable = UInt64(UInt(bitPattern: blocks.jumps))
+  }
+
+  deinit {
+    unsafe scratch.pointee.instructions.deallocate()
+    unsafe scratch.deallocate()
+    unsafe fetchBuffer.deallocate()
+  }
+
+  var core: Core { unsafe Core(state.pointer, self) }
+
+  // MARK: - Devices
+
+  func readDevice(_ address: UInt64, _ width: Int) -> UInt64 {
+    let value = host.readMemory(GuestAddress(address), width: width)
+    return width == 8 ? value : value & ((1 &<< UInt64(width &* 8)) &- 1)
+  }
+
+  func writeDevice(_ address: UInt64, _ width: Int, _ value: UInt64) {
+    let masked = width == 8 ? value : value & ((1 &<< UInt64(width &* 8)) &- 1)
+    host.writeMemory(GuestAddress(address), width: width, masked)
+  }
+
+  // MARK: - Code pages
+
+  /// The vCPU stored to a page that holds decoded code, at up to a page of bytes.
+  func codeWasWritten(_ physical: UInt64, flags: UInt64, length: UInt64 = 64) {
+    let isAlone = machine?.hasOneVCPU ?? true
+    if isAlone {
+      if blocks.invalidate(physical, length: length, wholePage: false) {
+        clearCodeFlag(flags)
+      }
+      return
+    }
+    let isEmpty = blocks.invalidate(physical, length: length, wholePage: false)
+    // Others lose the whole page; the flag stays while this vCPU still has code there.
+    if isEmpty { clearCodeFlag(flags) }
+    machine?.invalidate(page: physical & ~0xFFF, except: self)
+  }
+
+  private func clearCodeFlag(_ flags: UInt64) {
+    guard let p = unsafe UnsafeMutablePointer<Atomic<UInt8>>(bitPattern: UInt(flags)) else {
+      return
+    }
+    // SAFETY: the flag byte of a RAM block, which outlives the machine.
+    unsafe p.pointee.bitwiseAnd(~PageFlags.code.rawValue, ordering: .sequentiallyConsistent)
+  }
+
+  /// Code is about to be decoded from a page: from now on stores there are noticed.
+  func markCode(_ page: Core.CodePage) {
+    guard page.flags != 0 else { return }
+    if unsafe x86_flags_load(page.flags) & 1 != 0 { return }
+    _ = unsafe x86_flags_or(page.flags, 1)
+    core.dropWriteTags(physical: page.physical)
+    machine?.dropWriteTags(page: page.physical, except: self)
+  }
+
+  // MARK: - Requests of other threads
+
+  /// Does what others asked for. Between blocks only.
+  func takeInvalidations() {
+    // SAFETY: own state.
+    unsafe x86_request_clear(state.pointer, UInt32(X86_REQUEST_INVALIDATE))
+    let work = invalidations.withLock { pending in
+      let work = pending
+      pending = Invalidations()
+      return work
+    }
+    if work.everything {
+      core.flushTLB(includingGlobal: true)
+      blocks.reset()
+      return
+    }
+    for page in work.pages { _ = blocks.invalidate(page, length: 4096, wholePage: true) }
+    for page in work.writeTags { core.dropWriteTags(physical: page) }
+  }
+
+  /// Asks the vCPU's thread, from any other.
+  func request(_ change: (inout Invalidations) -> Void) {
+    invalidations.withLock { pending in
+      change(&pending)
+      if pending.pages.count + pending.writeTags.count > 256 { pending.everything = true }
+    }
+    // SAFETY: an atomic in memory that lives as long as this object.
+    unsafe x86_request_set(state.pointer, UInt32(X86_REQUEST_INVALIDATE))
+  }
+
+  // MARK: - Debug registers
+
+  /// Whether a page holds a watched address, so that accesses there must not take the fast path.
+  func isWatched(page: UInt64) -> Bool {
+    if !watchesData { return false }
+    let core = self.core
+    for n in 0..<4 where core.dr7 &>> UInt64(n * 2) & 3 != 0 {
+      let address = core.debugAddress(n)
+      if address & ~0xFFF == page || (address &+ 7) & ~0xFFF == page { return true }
+    }
+    return false
+  }
+}
+
+/// The memory of one vCPU's state.
+@safe final class StateMemory {
+  // SAFETY: X86_STATE_BYTES of page-aligned memory, freed in deinit.
+  let pointer: UnsafeMutablePointer<X86State>
+
+  init() {
+    let bytes = Int(X86_STATE_BYTES)
+    let raw = unsafe UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
+    unsafe raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+    unsafe pointer = raw.assumingMemoryBound(to: X86State.self)
+  }
+
+  deinit { unsafe UnsafeMutableRawPointer(pointer).deallocate() }
+}

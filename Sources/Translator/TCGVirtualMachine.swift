@@ -1,0 +1,156 @@
+package import CPU
+import CX86
+package import DeviceModel
+import Host
+package import Shm
+import Synchronization
+
+/// The software CPU's side of a machine: its vCPUs, their clock, and the news between them about code pages.
+package final class TCGVirtualMachine: VirtualMachine {
+  private let memory: GuestMemory
+  private let cpuid: CPUIDTable
+  private let cacheBytes: Int
+  package let tscFrequency: UInt64
+  /// Guest TSC minus host TSC, for all vCPUs.
+  private let tscOffset: UInt64
+  private let vcpus = Mutex<[TCGVCPU]>([])
+  private let count = Atomic<Int>(0)
+
+  init(memory: GuestMemory, cpuid: CPUIDTable, cacheBytes: Int) {
+    self.memory = memory
+    self.cpuid = cpuid
+    self.cacheBytes = cacheBytes
+    tscFrequency = HostTSC.frequency
+    tscOffset = 0 &- x86_tsc()
+    memory.observeSlots { [weak self] _ in self?.invalidateEverything() }
+    memory.observeCodeWrites { [weak self] address, length in
+      self?.codeWasWritten(address, length)
+    }
+  }
+
+  package func makeVCPU(
+    id: VCPUID, apicID: APICID, host: any VCPUHost
+  ) throws(AcceleratorError) -> any VCPU {
+    guard let blocks = BlockCache(bytes: cacheBytes) else {
+      throw AcceleratorError(.failed, "no memory for the cache of decoded code")
+    }
+    let environment = CoreEnvironment(
+      memory: memory, host: host, machine: self, blocks: blocks, state: StateMemory(),
+      cpuid: cpuid, apicID: apicID)
+    let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset)
+    let total = vcpus.withLock { list in
+      list.append(vcpu)
+      return list.count
+    }
+    count.store(total, ordering: .releasing)
+    return vcpu
+  }
+
+  /// The text of `info jit`. The counters are those of running vCPUs, read without stopping them.
+  package var statistics: String? {
+    var text = "Decoded-instruction cache:\n"
+    for vcpu in vcpus.withLock({ $0 }) {
+      let blocks = vcpu.environment.blocks
+      text += "vCPU \(vcpu.id): blocks \(blocks.blockCount)"
+      text += ", instructions \(blocks.instructionsHeld)"
+      text += ", bytes \(blocks.usedBytes)"
+      text += ", decoded blocks \(blocks.decodedBlocks)"
+      text += ", invalidated blocks \(blocks.invalidations)"
+      text += ", flushes \(blocks.resets)"
+      text += ", executed about \(vcpu.environment.core.instructions)\n"
+    }
+    return text
+  }
+
+  // MARK: - News between vCPUs
+
+  var hasOneVCPU: Bool { count.load(ordering: .relaxed) == 1 }
+
+  /// A page's code was overwritten by one vCPU: the others forget what they decoded from it.
+  func invalidate(page: UInt64, except sender: CoreEnvironment?) {
+    for vcpu in vcpus.withLock({ $0 }) where vcpu.environment !== sender {
+      vcpu.environment.request { $0.pages.append(page) }
+    }
+  }
+
+  /// A page has become code on one vCPU: the others must notice their stores there.
+  func dropWriteTags(page: UInt64, except sender: CoreEnvironment) {
+    if hasOneVCPU { return }
+    for vcpu in vcpus.withLock({ $0 }) where vcpu.environment !== sender {
+      vcpu.environment.request { $0.writeTags.append(page) }
+    }
+  }
+
+  private func invalidateEverything() {
+    for vcpu in vcpus.withLock({ $0 }) {
+      vcpu.environment.request { $0.everything = true }
+    }
+  }
+
+  /// Someone else (a device, the monitor) wrote to pages with code.
+  private func codeWasWritten(_ address: GuestAddress, _ length: Int) {
+    var page = address.rawValue & ~0xFFF
+    let end = address.rawValue &+ UInt64(max(length, 1))
+    if end &- page > 256 * 4096 {
+      invalidateEverything()
+      return
+    }
+    while page < end {
+      invalidate(page: page, except: nil)
+      page &+= 4096
+    }
+  }
+}
+
+/// Accelerator `tcg`.
+package struct TCGAccelerator: Accelerator {
+  package let name = "tcg"
+  private let cacheBytes: Int
+
+  /// `cacheBytes`: how much each vCPU's cache of decoded instructions may take (`tb-size`); nil: 64 MiB, of which only what is used
+  /// costs memory.
+  package init(cacheBytes: Int? = nil) {
+    self.cacheBytes = cacheBytes ?? 64 << 20
+  }
+
+  package func makeVM(
+    memory: GuestMemory, cpuid: CPUIDTable
+  ) throws(AcceleratorError) -> any VirtualMachine {
+    TCGVirtualMachine(memory: memory, cpuid: cpuid, cacheBytes: cacheBytes)
+  }
+}
+
+/// The host's time-stamp counter.
+enum HostTSC {
+  /// Ticks in a second: by CPUID where the processor or the hypervisor says, else measured for half a millisecond.
+  static let frequency: UInt64 = {
+    var r: (UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0)
+    func cpuid(_ leaf: UInt32) {
+      unsafe withUnsafeMutableBytes(of: &r) { raw in
+        // SAFETY: four words.
+        if let base = unsafe raw.bindMemory(to: UInt32.self).baseAddress {
+          unsafe x86_cpuid(leaf, 0, base)
+        }
+      }
+    }
+    cpuid(0)
+    let highest = r.0
+    if highest >= 0x15 {
+      cpuid(0x15)
+      if r.0 != 0 && r.1 != 0 && r.2 != 0 {
+        return UInt64(r.2) &* UInt64(r.1) / UInt64(max(r.0, 1))
+      }
+    }
+    cpuid(0x4000_0000)
+    if r.0 >= 0x4000_0010 && r.0 < 0x4000_0100 {
+      cpuid(0x4000_0010)
+      if r.0 > 100_000 && r.0 < 20_000_000 { return UInt64(r.0) &* 1000 }
+    }
+    let t0 = HostClock.monotonic
+    let c0 = x86_tsc()
+    var t1 = t0
+    while t1 &- t0 < 500_000 { t1 = HostClock.monotonic }
+    let ticks = x86_tsc() &- c0
+    return ticks &* 1_000_000_000 / UInt64(max(t1 &- t0, 1))
+  }()
+}
