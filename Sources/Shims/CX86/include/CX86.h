@@ -577,3 +577,5 @@ static inline struct x86_cpuid_answer x86_host_cpuid(uint32_t leaf, uint32_t sub
   __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
   return r;
 }
+
+#include "CX86Vector.h"

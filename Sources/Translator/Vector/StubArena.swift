@@ -1,0 +1,82 @@
+import CX86
+import Synchronization
+
+/// Executable memory for stubs, shared by all vCPUs of the process: written through one mapping, executed through another.
+///
+/// Bounded: when it is full, further instructions take turns in one slot (`runUncached`), slowly but exactly.
+final class StubArena: Sendable {
+  static let shared = StubArena()
+
+  /// 16 MiB: room for about 130,000 different instructions.
+  private static let capacity = 16 << 20
+  private static let slotSize = 512
+
+  private struct Contents {
+    var used: Int
+    var stubs: [StubKey: UInt64] = [:]
+  }
+
+  // SAFETY: two mappings made once and never unmapped; the writable one is written only under `contents`.
+  private let writable: UInt
+  let executable: UInt64
+  private let contents: Mutex<Contents>
+
+  private init() {
+    var write: UnsafeMutableRawPointer?
+    var execute: UnsafeMutableRawPointer?
+    // SAFETY: both are out parameters of this call.
+    let result = unsafe x86_stubs_map(Self.capacity, &write, &execute)
+    guard result == 0, let write = unsafe write, let execute = unsafe execute,
+      // SAFETY: the mapping just made.
+      unsafe x86_native_install(execute, Self.capacity) == 0
+    else {
+      writable = 0
+      executable = 0
+      contents = Mutex(Contents(used: Self.capacity))
+      return
+    }
+    unsafe writable = UInt(bitPattern: write)
+    unsafe executable = UInt64(UInt(bitPattern: execute))
+    // The first slot serves `runUncached`.
+    contents = Mutex(Contents(used: Self.slotSize))
+  }
+
+  /// Whether the host let us have executable memory.
+  var isUsable: Bool { executable != 0 }
+
+  /// The address of the stub for `key`, made by `build` when it is new; 0 when the arena is full.
+  func stub(_ key: StubKey, _ build: () -> [UInt8]) -> UInt64 {
+    contents.withLock { contents in
+      if let address = contents.stubs[key] { return address }
+      let code = build()
+      let size = (code.count + 15) & ~15
+      guard contents.used + size <= Self.capacity else { return 0 }
+      write(code, at: contents.used)
+      let address = executable + UInt64(contents.used)
+      contents.used += size
+      contents.stubs[key] = address
+      return address
+    }
+  }
+
+  /// Runs `code` in the common slot. For when the arena is full.
+  func runUncached(_ code: [UInt8], _ body: (UInt64) -> UInt8) -> UInt8 {
+    guard isUsable, code.count <= Self.slotSize else { return 6 }
+    return contents.withLock { _ in
+      write(code, at: 0)
+      x86_serialize()
+      return body(executable)
+    }
+  }
+
+  private func write(_ code: [UInt8], at offset: Int) {
+    // SAFETY: the callers checked that offset + count is within the mapping; the lock is held.
+    guard let base = unsafe UnsafeMutableRawPointer(bitPattern: writable + UInt(offset)) else {
+      return
+    }
+    unsafe code.withUnsafeBytes { bytes in
+      guard let source = bytes.baseAddress else { return }
+      unsafe base.copyMemory(from: source, byteCount: bytes.count)
+    }
+  }
+}
