@@ -35,8 +35,8 @@ final class StubArena: Sendable {
       contents = Mutex(Contents(used: Self.capacity))
       return
     }
-    unsafe writable = UInt(bitPattern: write)
-    unsafe executable = UInt64(UInt(bitPattern: execute))
+    writable = UInt(bitPattern: write)
+    executable = UInt64(UInt(bitPattern: execute))
     // The first slot serves `runUncached`.
     contents = Mutex(Contents(used: Self.slotSize))
   }

@@ -1,4 +1,4 @@
-package import CX86
+import CX86
 
 /// What a stub is made for: everything that its code depends on, in one word, so that equal instructions share a stub.
 struct StubKey: Hashable, Sendable {
@@ -36,10 +36,10 @@ struct StubKey: Hashable, Sendable {
 struct StubEmitter {
   private(set) var code: [UInt8] = []
 
-  static let xsave = UInt32(x86OffsetXSAVE.rawValue)
-  private static let mxcsr = xsave + 24
-  private static let hostMXCSR = UInt32(x86OffsetNative.rawValue) + 8
-  private static let flags = UInt32(x86OffsetFlags.rawValue)
+  static let xsave = UInt32(x86OffsetXSAVE)
+  private static let guestMXCSR = xsave + 24
+  private static let hostMXCSR = UInt32(x86OffsetNative) + 8
+  private static let flags = UInt32(x86OffsetFlags)
 
   static func vector(_ key: StubKey, _ form: VectorForm) -> [UInt8] {
     var emitter = StubEmitter()
@@ -100,10 +100,10 @@ struct StubEmitter {
       moveGeneral(0x8B, host: 0, guest: 0)
       moveGeneral(0x8B, host: 2, guest: 2)
     }
-    if form[.floating] { mxcsr(2, Self.mxcsr) }
+    if form[.floating] { mxcsr(2, Self.guestMXCSR) }
     instruction(key, form)
     if form[.floating] {
-      mxcsr(3, Self.mxcsr)
+      mxcsr(3, Self.guestMXCSR)
       mxcsr(2, Self.hostMXCSR)
     }
     if form[.writesFlags] { storeFlags() }

@@ -178,12 +178,13 @@ extension VectorEngine {
     let count = unsafe (i.pointee.vexL != 0 ? 32 : 16) / size
     let at = unsafe core.effectiveAddress(i)
     let mask = unsafe i.pointee.vexV
+    let addressMask = unsafe i.pointee.addressMask
     var values: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64) = (
       0, 0, 0, 0, 0, 0, 0, 0
     )
     for n in 0..<count
     where unsafe element(image, mask, n, size: size) >> UInt64(size * 8 - 1) & 1 != 0 {
-      let address = at &+ UInt64(n * size) & unsafe i.pointee.addressMask
+      let address = (at &+ UInt64(n * size)) & addressMask
       let value = try read(core, unsafe i.pointee.segment, address, size: size)
       // SAFETY: eight words, n is below eight.
       unsafe withUnsafeMutableBytes(of: &values) { bytes in
@@ -214,7 +215,7 @@ extension VectorEngine {
     for isStoring in [false, true] {
       for n in 0..<count
       where unsafe element(image, mask, n, size: size) >> UInt64(size * 8 - 1) & 1 != 0 {
-        let address = at &+ UInt64(n * size) & addressMask
+        let address = (at &+ UInt64(n * size)) & addressMask
         if isStoring {
           let value = unsafe element(image, i.pointee.reg, n, size: size)
           try core.store(segment, address, size: UInt8(truncatingIfNeeded: size), value)
@@ -246,7 +247,7 @@ extension VectorEngine {
     }
     for isStoring in [false, true] {
       for n in 0..<count where byte(rm, n) & 0x80 != 0 {
-        let address = base &+ UInt64(n) & addressMask
+        let address = (base &+ UInt64(n)) & addressMask
         if isStoring {
           try core.store(segment, address, size: 1, UInt64(byte(reg, n)))
         } else {

@@ -1,4 +1,4 @@
-package import CX86
+import CX86
 
 // FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR (Intel SDM vol. 1, chapters 10.5 and 13).
 
@@ -178,7 +178,7 @@ extension VectorEngine {
     let isBad: Bool
     if isCompact {
       isBad =
-        unsafe core.features >> UInt64(GuestFeature.xsavec) & 1 == 0
+        unsafe core.s.pointee.features >> UInt64(GuestFeature.xsavec) & 1 == 0
         || compaction & ~(core.xcr0 | 1 << 63) != 0 || present & ~compaction != 0
         || !isZero(buffer + 528, count: 48)
     } else {
@@ -198,7 +198,7 @@ extension VectorEngine {
       throw core.fault(ExceptionVector.generalProtection, 0)
     }
     // All that can fault comes first.
-    let upper = buffer + 576
+    let upper = unsafe buffer + 576
     if mask & present & 4 != 0 {
       try unsafe core.read(segment, at &+ 576, into: upper, count: vectors)
     }

@@ -1,4 +1,4 @@
-package import CX86
+import CX86
 
 // x87: opcodes D8 to DF (Intel SDM vol. 1, chapter 8). The host executes them between FXRSTOR and FXSAVE of the guest's image.
 
@@ -80,8 +80,8 @@ extension VectorEngine {
     let image = unsafe x86_xsave(s)
     let control = unsafe image.load(as: UInt16.self)
     let status = unsafe image.load(fromByteOffset: 2, as: UInt16.self)
-    let isIgnoring =
-      status & 0x80 != 0 && unsafe Entry(bits: i.pointee.vectorEntry).has(Entry.noWait) == false
+    let entry = unsafe Entry(bits: i.pointee.vectorEntry)
+    let isIgnoring = status & 0x80 != 0 && !entry.has(Entry.noWait)
     if isIgnoring {
       // CR0.NE is clear (see `pending`): the host must not trap on what the guest ignores.
       unsafe image.storeBytes(of: control | 0x3F, as: UInt16.self)

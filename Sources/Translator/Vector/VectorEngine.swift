@@ -84,6 +84,10 @@ package enum VectorEngine {
       i.vexV &= 7
     }
     guard let form = form(&i, vex) else { return false }
+    // Wide AES and carry-less multiplication are features that we do not offer.
+    if vex, i.vexL != 0, form.feature == GuestFeature.aes || form.feature == GuestFeature.pclmul {
+      return false
+    }
     let memory = i.modrm < 0xC0
     if memory ? form[.registerOnly] : form[.memoryOnly] { return false }
     var wide = i.vexW != 0
@@ -119,8 +123,7 @@ package enum VectorEngine {
     return true
   }
 
-  /// Finds the table's form. F2 and F3 in front of an opcode that has no such form are ignored if the 66 or plain form is an
-  /// MMX or SSE integer instruction? No: they make it undefined, as on the host.
+  /// The table's form, if there is one.
   private static func form(_ i: inout X86Instruction, _ vex: Bool) -> VectorForm? {
     VectorTable.shared.form(vex: vex, map: i.map, opcode: i.opcode, prefix: i.pp)
   }
