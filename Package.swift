@@ -12,11 +12,11 @@ let strict: [SwiftSetting] = [
   .treatWarning("StrictMemorySafety", as: .error),
 ]
 
-/// The software CPU's inner loop: no overflow traps, no dynamic exclusivity checks. It is written with
-/// wrapping arithmetic and pointers to plain structs throughout, so the flags only remove residual checks.
+/// The software CPU's inner loop: no dynamic exclusivity checks. It is written with wrapping arithmetic and pointers to plain
+/// structs throughout (-Ounchecked would gain nothing, and cannot be combined with strict memory safety).
 let hotPath: [SwiftSetting] =
   strict + [
-    .unsafeFlags(["-Ounchecked", "-enforce-exclusivity=unchecked"], .when(configuration: .release))
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
   ]
 
 func module(

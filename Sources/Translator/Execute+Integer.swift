@@ -109,7 +109,9 @@ extension Core {
     } else if i.isLocked {
       try unsafe modifyLocked(i.segment, effectiveAddress(i), size: size) { p in
         unsafe lockedArithmetic(operation, size: size, at: p, b)
-      } _: { arithmetic(operation, size: size, $0, b) }
+      } _: {
+        arithmetic(operation, size: size, $0, b)
+      }
     } else {
       try modify(i, size: size) { arithmetic(operation, size: size, $0, b) }
     }
@@ -207,7 +209,9 @@ extension Core {
     } else if i.isLocked {
       try unsafe modifyLocked(i.segment, effectiveAddress(i), size: size) { p in
         unsafe lockedUnary(operation, size: size, at: p)
-      } _: { unary(operation, size: size, $0) }
+      } _: {
+        unary(operation, size: size, $0)
+      }
     } else {
       try modify(i, size: size) { unary(operation, size: size, $0) }
     }
@@ -289,20 +293,23 @@ extension Core {
       case 2:
         var high: UInt16 = 0
         let y = UInt16(truncatingIfNeeded: b)
-        let low = unsafe signed
+        let low =
+          unsafe signed
           ? x86_imulwide16(r16(0), y, &high, f) : x86_mulwide16(r16(0), y, &high, f)
         set16(0, low)
         set16(2, high)
       case 4:
         var high: UInt32 = 0
         let y = UInt32(truncatingIfNeeded: b)
-        let low = unsafe signed
+        let low =
+          unsafe signed
           ? x86_imulwide32(r32(0), y, &high, f) : x86_mulwide32(r32(0), y, &high, f)
         set32(0, low)
         set32(2, high)
       default:
         var high: UInt64 = 0
-        let low = unsafe signed
+        let low =
+          unsafe signed
           ? x86_imulwide64(r64(0), b, &high, f) : x86_mulwide64(r64(0), b, &high, f)
         set64(0, low)
         set64(2, high)
@@ -569,7 +576,9 @@ extension Core {
         case (_, 2): unsafe x86_lock_btr64(p, bit, f)
         default: unsafe x86_lock_btc64(p, bit, f)
         }
-      } _: { change($0) }
+      } _: {
+        change($0)
+      }
     } else {
       try checkWrite(i.segment, offset, size: size)
       let old = try load(i.segment, offset, size: size)

@@ -93,7 +93,8 @@ extension Core {
   /// How many bytes from an offset stay in its page and below the wrap of the address size.
   private func room(_ segment: UInt8, _ offset: UInt64, mask: UInt64) -> UInt64 {
     let linear = unsafe offset &+ window(segment).pointee.base
-    return min(4096 &- (linear & Core.pageMask), (mask &- offset) == UInt64.max ? 4096 : mask &- offset &+ 1)
+    return min(
+      4096 &- (linear & Core.pageMask), (mask &- offset) == UInt64.max ? 4096 : mask &- offset &+ 1)
   }
 
   /// REP MOVS on host memory; 0 when only the slow way is possible.

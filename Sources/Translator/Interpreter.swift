@@ -226,7 +226,8 @@ extension Core {
     switch unsafe unsafeBitCast(handler, to: Operation.self) {
     case .undefined, .overlong, .jo, .jno, .jb, .jae, .je, .jne, .jbe, .ja, .js, .jns, .jp, .jnp,
       .jl, .jge, .jle, .jg, .jumpRelative, .callRelative, .return_, .returnImmediate,
-      .jumpIndirect, .callIndirect, .loop, .jcxz, .popf, .portStrings, .portIn, .portOut, .popSegment,
+      .jumpIndirect, .callIndirect, .loop, .jcxz, .popf, .portStrings, .portIn, .portOut,
+      .popSegment,
       .jumpFar, .callFar, .jumpFarIndirect, .callFarIndirect, .returnFar, .interruptReturn, .int3,
       .int, .icebp, .hlt, .wrmsr, .syscall, .sysret, .sysenter, .sysexit, .movToControl,
       .movToDebug, .movToSegment, .invpcid, .mwait:

@@ -3,7 +3,7 @@ import DeviceModel
 import Host
 import KVM
 import Options
-// import Translator
+import Translator
 
 /// The accelerator that a machine runs with, and the CPU that it gives its guest.
 struct AcceleratorChoice {
@@ -57,8 +57,8 @@ struct AcceleratorChoice {
       let supported = try KVMAccelerator.supportedCPUID()
       return (kvm, CPUCapabilities(kvmSupporting: supported, host: CPUIDTable.ofThisHost))
     case .tcg(let options):
-      _ = options
-      throw AcceleratorError(.unavailable, "tcg")
+      let cache = options.codeCacheMiB.map { Int($0) << 20 }
+      return (TCGAccelerator(cacheBytes: cache), CPUCapabilities(tcgOn: .ofThisHost))
     }
   }
 }
