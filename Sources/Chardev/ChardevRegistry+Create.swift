@@ -3,6 +3,11 @@ import Host
 package import QAPI
 
 extension ChardevRegistry {
+  /// The kinds that `create` can make.
+  package nonisolated static let supportedKinds: [ChardevBackendKind] = [
+    .null, .vc, .pty, .file, .pipe, .serial, .stdio, .ringbuf, .memory, .udp, .mux, .socket,
+  ]
+
   /// Makes a device from its description (`chardev-add`, `-chardev`) and enters it as `label`.
   ///
   /// Start-up may wait here for a client-mode socket to connect, as QEMU does. Throws `ChardevError`.

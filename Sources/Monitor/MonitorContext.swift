@@ -18,6 +18,9 @@ package final class MonitorContext {
   /// The human monitor behind `human-monitor-command`; the line is refused while there is none.
   package var humanMonitor: HumanMonitor?
 
+  /// File descriptors that clients gave with `getfd`.
+  package let descriptors = DescriptorTable()
+
   let dispatcher = QMPDispatcher()
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
   private var waiters: [@MainLoop () -> Void] = []

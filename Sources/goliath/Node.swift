@@ -43,6 +43,7 @@ final class Node {
   }
 
   private func makeChardevs() throws {
+    chardevs.descriptorNamed = { [monitorContext] in monitorContext.descriptors.take($0) }
     chardevs.muxEscape = configuration.escapeCharacter
     chardevs.onNotice = { FileDescriptor.writeToStandardOutput($0 + "\n") }
     chardevs.onReport = { [configuration] label, text in

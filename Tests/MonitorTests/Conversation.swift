@@ -16,6 +16,18 @@ final class RecordingHandlers: CommandHandlers {
     reboot: RebootAction?, shutdown: ShutdownAction?, panic: PanicAction?, watchdog: WatchdogAction?
   ) throws(QAPIError) { calls.append("set-action") }
   func queryChardev() throws(QAPIError) -> [ChardevInfo] { [] }
+  func queryChardevBackends() throws(QAPIError) -> [ChardevBackendInfo] { [] }
+  func ringbufWrite(device: String, data: String, format: DataFormat?) throws(QAPIError) {}
+  func ringbufRead(
+    device: String, size: Int, format: DataFormat?
+  ) throws(QAPIError) -> String { "" }
+  func chardevAdd(id: String, backend: ChardevBackend) throws(QAPIError) -> ChardevReturn {
+    ChardevReturn()
+  }
+  func chardevRemove(id: String) throws(QAPIError) {}
+  func chardevSendBreak(id: String) throws(QAPIError) {}
+  func getfd(fdname: String) throws(QAPIError) {}
+  func closefd(fdname: String) throws(QAPIError) {}
   func queryVersion() throws(QAPIError) -> VersionInfo { .current }
   func quit() throws(QAPIError) { calls.append("quit") }
   func queryCpusFast() throws(QAPIError) -> [CpuInfoFast] { [] }

@@ -182,6 +182,57 @@ import Testing
     }
   }
 
+  /// Texts recorded from QEMU 7.2.
+  @Test func characterDevicesAreAddedUsedAndRemoved() async throws {
+    try await MonitoredMachine.run { machine in
+      let client = try QMPClient(path: machine.path())
+      func run(_ command: String, _ arguments: String) throws -> JSONValue? {
+        let reply = try client.run(command, arguments)
+        return reply["return"] ?? reply["error"]?["desc"]
+      }
+      let ring = #"{"id":"r","backend":{"type":"ringbuf","data":{"size":16}}}"#
+      #expect(try run("chardev-add", ring) == [:])
+      #expect(try run("chardev-add", ring) == "Chardev with id 'r' already exists")
+      let write = { (data: String) in #"{"device":"r","data":"\#(data)"}"# }
+      #expect(try run("ringbuf-write", write("abc\u{E9}def")) == [:])
+      #expect(try run("ringbuf-read", #"{"device":"r","size":4}"#) == "abc\u{FFFD}")
+      #expect(
+        try run("ringbuf-read", #"{"device":"r","size":100,"format":"base64"}"#) == "qWRlZg==")
+      #expect(try run("ringbuf-read", #"{"device":"r","size":100}"#) == "")
+      #expect(
+        try run("ringbuf-read", #"{"device":"r","size":0}"#) == "size must be greater than zero")
+      #expect(try run("ringbuf-write", write("0123456789abcdefghij")) == [:])
+      #expect(try run("ringbuf-read", #"{"device":"r","size":100}"#) == "456789abcdefghij")
+      #expect(
+        try run("ringbuf-write", #"{"device":"r","data":"!!","format":"base64"}"#)
+          == "Base64 data contains invalid characters")
+      #expect(
+        try run("ringbuf-write", #"{"device":"m0","data":""}"#) == "m0 is not a ringbuf device")
+      #expect(try run("ringbuf-read", #"{"device":"z","size":1}"#) == "Device 'z' not found")
+      #expect(try run("chardev-remove", #"{"id":"m0"}"#) == "Chardev 'm0' is busy")
+      #expect(try run("chardev-send-break", #"{"id":"z"}"#) == "Chardev 'z' not found")
+      #expect(try run("chardev-remove", #"{"id":"r"}"#) == [:])
+      #expect(try run("chardev-remove", #"{"id":"r"}"#) == "Chardev 'r' not found")
+      #expect(
+        try run("chardev-add", #"{"id":"y","backend":{"type":"console","data":{}}}"#)
+          == "Failed to add chardev 'y': 'console' is not a valid char driver name")
+      let kinds = try client.run("query-chardev-backends")["return"]?.arrayValue ?? []
+      #expect(kinds.contains(["name": "socket"]) && !kinds.contains(["name": "console"]))
+    }
+  }
+
+  @Test func descriptorsThatDidNotComeAreMissed() async throws {
+    try await MonitoredMachine.run { machine in
+      let client = try QMPClient(path: machine.path())
+      #expect(
+        try client.run("getfd", #"{"fdname":"a"}"#)["error"]?["desc"]
+          == "No file descriptor supplied via SCM_RIGHTS")
+      #expect(
+        try client.run("closefd", #"{"fdname":"a"}"#)["error"]?["desc"]
+          == "File descriptor named 'a' not found")
+    }
+  }
+
   @Test func pythonClientIsServed() async throws {
     try await MonitoredMachine.run { machine in
       let script = Checkout.root + "/Tests/Support/qmp-client.py"

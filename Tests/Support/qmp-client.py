@@ -47,6 +47,11 @@ async def converse(path: str) -> None:
     except ExecuteError as error:
         assert "'reboot' does not accept value 'never'" in str(error), error
 
+    with open("/dev/null", "rb") as null:
+        client.send_fd_scm(null.fileno())
+        await client.execute("getfd", {"fdname": "null"})
+    await client.execute("closefd", {"fdname": "null"})
+
     await client.execute("system_powerdown")
     assert (await events.get())["event"] == "POWERDOWN"
     await client.execute("quit")

@@ -19,6 +19,24 @@ extension MonitorCommands: @MainLoop MiscCommands {
     }
   }
 
+  package func getfd(fdname: String) throws(QAPIError) {
+    guard let descriptor = takeDescriptor?() else {
+      throw QAPIError("No file descriptor supplied via SCM_RIGHTS")
+    }
+    if fdname.utf8.first.map({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) == true {
+      FileDescriptor(owning: descriptor).close()
+      throw .expects("fdname", "a name not starting with a digit")
+    }
+    context.descriptors.keep(descriptor, as: fdname)
+  }
+
+  package func closefd(fdname: String) throws(QAPIError) {
+    guard let descriptor = context.descriptors.take(fdname) else {
+      throw QAPIError("File descriptor named '\(fdname)' not found")
+    }
+    FileDescriptor(owning: descriptor).close()
+  }
+
   package func humanMonitorCommand(
     commandLine: String, cpuIndex: Int?
   ) throws(QAPIError) -> String {

@@ -10,11 +10,19 @@ package final class MonitorCommands {
   let context: MonitorContext
   /// Ends the connection's negotiation; nil where there is none.
   let negotiation: Negotiation?
+  /// Takes the descriptor that came with the request; nil where none can come.
+  let takeDescriptor: (@MainLoop () -> Int32?)?
 
   /// Commands for a client that is no QMP connection.
-  package convenience init(_ context: MonitorContext) { self.init(context, negotiation: nil) }
+  package convenience init(_ context: MonitorContext) {
+    self.init(context, takeDescriptor: nil, negotiation: nil)
+  }
 
-  init(_ context: MonitorContext, negotiation: Negotiation?) {
+  init(
+    _ context: MonitorContext, takeDescriptor: (@MainLoop () -> Int32?)?,
+    negotiation: Negotiation?
+  ) {
+    self.takeDescriptor = takeDescriptor
     self.context = context
     self.negotiation = negotiation
   }

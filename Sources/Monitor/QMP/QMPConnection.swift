@@ -11,6 +11,8 @@ final class QMPConnection {
     let write: @MainLoop ([UInt8]) -> Void
     /// Asks for the bytes that `receive` did not take.
     let resumeReceiving: @MainLoop () -> Void
+    /// Takes the descriptor that came last with the client's bytes; the caller owns it.
+    let takeDescriptor: @MainLoop () -> Int32?
   }
 
   private var session: QMPSession
@@ -25,9 +27,11 @@ final class QMPConnection {
     session = QMPSession(version: .current, isPretty: isPretty)
     self.transport = transport
     self.context = context
-    handlers = MonitorCommands(context) { [weak self] capabilities throws(QAPIError) in
-      try self?.session.negotiate(capabilities)
-    }
+    handlers = MonitorCommands(
+      context, takeDescriptor: transport.takeDescriptor,
+      negotiation: { [weak self] capabilities throws(QAPIError) in
+        try self?.session.negotiate(capabilities)
+      })
     context.dispatcher.add(self)
     context.events.subscribe(self) { [weak self] event in self?.send(event) }
     transport.write(session.greeting())

@@ -7,6 +7,7 @@ package import Host
 package final class QMPMonitor: ChardevFrontend {
   private let context: MonitorContext
   private let isPretty: Bool
+  private let chardev: Chardev
   private var port: ChardevPort?
   private var connection: QMPConnection?
 
@@ -15,6 +16,7 @@ package final class QMPMonitor: ChardevFrontend {
     on chardev: Chardev, isPretty: Bool, context: MonitorContext
   ) throws(ChardevError) {
     self.context = context
+    self.chardev = chardev
     self.isPretty = isPretty
     port = try chardev.attach(self)
   }
@@ -29,7 +31,8 @@ package final class QMPMonitor: ChardevFrontend {
     guard let port, connection == nil else { return }
     let transport = QMPConnection.Transport(
       write: { message in port.write(message) },
-      resumeReceiving: { port.resumeReceiving() })
+      resumeReceiving: { port.resumeReceiving() },
+      takeDescriptor: { [chardev] in chardev.takeDescriptor() })
     connection = QMPConnection(isPretty: isPretty, transport: transport, context: context)
   }
 
