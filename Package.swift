@@ -106,6 +106,10 @@ let package = Package(
     .executableTarget(
       name: "kvm-selftest", dependencies: ["Guests", "KVM", "CPU", "Shm"],
       path: "Tests/KVMSelfTest", swiftSettings: strict),
+    .executableTarget(
+      name: "benchmark-exit",
+      dependencies: ["Support", "KVM", "CPU", "DeviceModel", "Shm", "Host"],
+      path: "Benchmarks/exit", exclude: ["run"], swiftSettings: strict),
     tests("HostTests", ["Host"]),
     tests("JSONTests", ["JSON"]),
     tests("QAPITests", ["QAPI", "JSON"]),

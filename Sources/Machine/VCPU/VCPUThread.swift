@@ -103,11 +103,11 @@ final class VCPUThread: Sendable {
     kick()
   }
 
-  /// Waits until the thread has parked. Never on a vCPU's thread.
+  /// Waits until the thread has parked or ended. Never on a vCPU's thread.
   func waitUntilParked() {
     while true {
       let seen = parked.value
-      if isParked.load(ordering: .acquiring) { return }
+      if isParked.load(ordering: .acquiring) || isEnding.load(ordering: .acquiring) { return }
       parked.wait(while: seen, nanoseconds: 100_000_000)
     }
   }
