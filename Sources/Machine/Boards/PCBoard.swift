@@ -198,12 +198,13 @@ final class PCBoard: Board {
       let start = GuestAddress(PCMemoryMap.fourGiB - UInt64(firmware.size))
       memory.write(start, image, toROM: true)
     }
+    if boot.substitutesFirmware { FirmwareSubstitute.configure(pci) }
     for write in boot.memory { memory.write(write.address, write.bytes) }
     guard var entry = boot.entry, let first = threads.first else { return }
-    FirmwareSubstitute.configure(pci)
     do {
-      // What reset left in RDX and the like is the accelerator's; everything else is the plan's.
-      entry.msrs = try first.vcpu.readState().msrs
+      // Registers that the plan does not name are as reset left them.
+      let reset = try first.vcpu.readState()
+      entry.msrs = reset.msrs.merging(entry.msrs) { _, planned in planned }
       try first.vcpu.writeState(entry)
     } catch {
       throw MachineError(error.message)

@@ -30,6 +30,8 @@ package enum BootMemory {
   package static let commandLine: UInt64 = 0x2_0000
   /// Where the extended BIOS data area begins, which scanning software looks up.
   package static let extendedData: UInt64 = 0x9_FC00
+  /// A copy of the SMBIOS entry point.
+  package static let smbiosAnchor: UInt64 = 0xF_5A00
   /// RAM at the top of the low part that firmware needs for tables: initrds end below.
   package static let firmwareReserve: UInt64 = 0x2_8000
 
@@ -97,8 +99,9 @@ struct DirectFirmware {
         memory.append(.init(GuestAddress(top), placed.bytes))
         rsdp = placed.rsdp?.rawValue ?? 0
         map.append(MemoryMapEntry(top, layout.below4G - top, .acpi))
-        // A copy of the root pointer where it is looked for (ACPI 6.4, 5.2.5.1): paragraph 1 of that area.
+        // Copies of the root pointer and the SMBIOS entry point where they are looked for (ACPI 6.4, 5.2.5.1; SMBIOS 2.8, 5.2).
         extendedData.replaceSubrange(16..<16 + placed.rootPointer.count, with: placed.rootPointer)
+        memory.append(.init(GuestAddress(BootMemory.smbiosAnchor), placed.smbiosAnchor))
       }
     }
     memory.append(.init(GuestAddress(BootMemory.extendedData), extendedData))
@@ -138,6 +141,19 @@ package enum FlatEntry {
     state.tr = SegmentRegister(selector: 0x20, base: 0, limit: 0x67, attributes: 0x8B)
     state.gdtr = DescriptorTableRegister(base: BootMemory.descriptorTable, limit: 0x27)
     state.idtr = DescriptorTableRegister(base: 0, limit: 0)
+    state.msrs.merge(memoryTypes) { _, new in new }
     return state
+  }
+
+  /// Memory type ranges as firmware leaves them (Intel SDM vol. 3A, 12.11): write-back but for VGA memory and the PCI hole's top half GiB,
+  /// which no board fills with RAM.
+  private static var memoryTypes: [UInt32: UInt64] {
+    let writeBack: UInt64 = 0x0606_0606_0606_0606
+    var registers: [UInt32: UInt64] = [0x250: writeBack, 0x258: writeBack, 0x259: 0]
+    for index in 0x268...0x26F as ClosedRange<UInt32> { registers[index] = writeBack }
+    registers[0x200] = 0xE000_0000
+    registers[0x201] = 0xFF_E000_0800
+    registers[0x2FF] = 0xC06
+    return registers
   }
 }

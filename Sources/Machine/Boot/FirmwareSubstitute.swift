@@ -2,9 +2,14 @@ package import Devices
 
 /// What firmware does to the board's devices before it starts a kernel, for kernels that are entered directly.
 package enum FirmwareSubstitute {
-  /// Programs interrupt routes, the power management block and its interrupt line as the ACPI tables describe them. Call at every reset
-  /// of a plan that `substitutesFirmware`, after the devices' reset.
+  /// Programs interrupt routes, the power management block and its interrupt line as the ACPI tables describe them, and makes RAM
+  /// of 0xC0000 to 0xFFFFF. Call at every reset of a plan that `substitutesFirmware`, after the devices' reset and before memory is
+  /// written.
   package static func configure(_ bus: PCIBus) {
+    if let host = bus.function(at: I440FX.address) {
+      host.writeConfiguration(0x59, width: 1, 0x30)
+      for register in 0x5A...0x5F { host.writeConfiguration(register, width: 1, 0x33) }
+    }
     if let bridge = bus.function(at: PIIX3.address) {
       // PIRQA and B to interrupt 10, C and D to 11.
       bridge.writeConfiguration(0x60, width: 4, 0x0B0B_0A0A)

@@ -249,10 +249,10 @@ extension FirmwareTables {
   }
 
   /// The tables as firmware would leave them, for memory from `base` (aligned to 64 bytes): the bytes, where the ACPI root pointer is (nil
-  /// with `acpi=off`), and a copy of it.
+  /// with `acpi=off`), and copies of it and of the SMBIOS entry point.
   package func placed(
     at base: GuestAddress
-  ) -> (bytes: [UInt8], rsdp: GuestAddress?, rootPointer: [UInt8]) {
+  ) -> (bytes: [UInt8], rsdp: GuestAddress?, rootPointer: [UInt8], smbiosAnchor: [UInt8]) {
     let layout = layout
     var bytes = [UInt8](repeating: 0, count: layout.size)
     func place(_ offset: Int, _ part: [UInt8]) {
@@ -260,9 +260,9 @@ extension FirmwareTables {
     }
     place(layout.smbiosTables, smbios.tables)
     let smbiosAddress = base.rawValue + UInt64(layout.smbiosTables)
-    place(
-      layout.smbiosAnchor, smbios.anchor(pointingTo: UInt32(truncatingIfNeeded: smbiosAddress)))
-    guard let acpi else { return (bytes, nil, []) }
+    let anchor = smbios.anchor(pointingTo: UInt32(truncatingIfNeeded: smbiosAddress))
+    place(layout.smbiosAnchor, anchor)
+    guard let acpi else { return (bytes, nil, [], anchor) }
     var files = [
       ACPITables.tablesFile: acpi.tables, ACPITables.rootPointerFile: acpi.rootPointer,
     ]
@@ -274,6 +274,6 @@ extension FirmwareTables {
     let rootPointer = files[ACPITables.rootPointerFile] ?? []
     place(0, rootPointer)
     place(layout.tables, files[ACPITables.tablesFile] ?? [])
-    return (bytes, base, rootPointer)
+    return (bytes, base, rootPointer, anchor)
   }
 }
