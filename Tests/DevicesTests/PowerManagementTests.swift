@@ -89,6 +89,8 @@ import Testing
   @Test func generalPurposeEventsInterruptUntilCleared() throws {
     let machine = try Machine()
     machine.write(0xAFE2, 1, 0x04)
+    machine.write(0xAFE3, 1, 0x80)
+    #expect(machine.read(0xAFE0, 4) == 0x8004_0000)
     machine.pm.signalGPE(0x04)
     #expect(machine.bench.lines[9].level)
     machine.write(0xAFE0, 1, 0x04)

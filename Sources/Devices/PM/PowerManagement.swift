@@ -122,7 +122,7 @@ package struct PowerManagement: Equatable, Sendable {
   /// GPE0: status at offsets 0 and 1, enable at 2 and 3.
   package func readGPE(_ offset: Int) -> UInt8 {
     let register = offset < 2 ? gpeStatus : gpeEnable
-    return UInt8(truncatingIfNeeded: register >> UInt16(offset & 1) * 8)
+    return UInt8(truncatingIfNeeded: register >> (UInt16(offset & 1) * 8))
   }
 
   package mutating func writeGPE(_ offset: Int, _ value: UInt8) {

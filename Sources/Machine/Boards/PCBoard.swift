@@ -200,12 +200,15 @@ final class PCBoard: Board {
     }
     if boot.substitutesFirmware { FirmwareSubstitute.configure(pci) }
     for write in boot.memory { memory.write(write.address, write.bytes) }
-    guard var entry = boot.entry, let first = threads.first else { return }
+    guard let entry = boot.entry else { return }
     do {
-      // Registers that the plan does not name are as reset left them.
-      let reset = try first.vcpu.readState()
-      entry.msrs = reset.msrs.merging(entry.msrs) { _, planned in planned }
-      try first.vcpu.writeState(entry)
+      for (index, thread) in threads.enumerated() {
+        let reset = try thread.vcpu.readState()
+        var state = index == 0 ? entry : reset
+        // Registers that the plan does not name are as reset left them; memory types are the same on all.
+        state.msrs = reset.msrs.merging(entry.msrs) { _, planned in planned }
+        try thread.vcpu.writeState(state)
+      }
     } catch {
       throw MachineError(error.message)
     }
