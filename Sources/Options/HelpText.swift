@@ -1,9 +1,11 @@
 // The texts of the help forms. Line starts and quoted names are what clients look for.
 
+import QAPI
+
 /// Turns a help topic into the lines to print on stdout.
 package enum HelpText {
   /// QEMU's version that the command line and the monitors are compatible with.
-  package static let emulatedVersion = "7.2.22"
+  package static let emulatedVersion = VersionInfo.current.qemu.text
 
   /// The lines, without line ends.
   ///

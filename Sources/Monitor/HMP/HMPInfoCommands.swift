@@ -110,8 +110,7 @@ extension HMPCommandTable {
     },
     HMPCommand("version", help: "show the version") { session, _ throws(QAPIError) in
       let info = try session.commands.queryVersion()
-      let version = info.qemu
-      session.print("\(version.major).\(version.minor).\(version.micro)\(info.package)\n")
+      session.print("\(info.qemu.text)\(info.package)\n")
     },
   ]
 

@@ -1,12 +1,14 @@
 package import Chardev
 package import Host
 import Machine
+import QAPI
 
 /// A human monitor on a character device: line editor, banner, prompt (`-monitor`, `-mon mode=readline`, `mon:`).
 @MainLoop
 package final class HMPServer: ChardevFrontend {
   /// Clients match on this; the version is the one that `query-version` tells.
-  package static let banner = "QEMU 7.2.22 monitor - type 'help' for more information\n"
+  package static let banner =
+    "QEMU \(VersionInfo.current.qemu.text) monitor - type 'help' for more information\n"
   package static let prompt = "(qemu) "
 
   private let context: MonitorContext
