@@ -153,7 +153,13 @@ extension Core {
     // SAFETY: the area has 4096 bytes, `image` is copied up to that.
     let area = unsafe UnsafeMutableRawBufferPointer(start: x86_xsave(s), count: 4096)
     unsafe area.initializeMemory(as: UInt8.self, repeating: 0)
-    for (k, byte) in image.prefix(4096).enumerated() { unsafe area[k] = byte }
+    unsafe image.withUnsafeBytes { bytes in
+      unsafe area.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes.prefix(4096)))
+    }
+    // Selectors of the x87 pointers are not part of a saved state; MXCSR has no other bits.
+    unsafe s.pointee.vectorScratch.0 = 0
+    unsafe area[26] = 0
+    unsafe area[27] = 0
     if image.count < 576 { return }
     let present = image[512]
     if present & 1 == 0 {

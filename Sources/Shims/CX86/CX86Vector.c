@@ -125,3 +125,12 @@ void x86_serialize(void) {
   uint32_t out[4];
   x86_cpuid(0, 0, out);
 }
+
+int x86_saves_x87_pointers(void) {
+  uint8_t image[512] __attribute__((aligned(16)));
+  uint64_t pointer;
+  memset(image, 0, sizeof image);
+  __asm__ volatile("fninit\n\tfld1\n\tfxsave64 %0\n\tfninit" : "+m"(image));
+  memcpy(&pointer, image + 8, 8);
+  return pointer != 0;
+}

@@ -20,6 +20,8 @@ final class StubArena: Sendable {
   private let writable: UInt
   let executable: UInt64
   private let contents: Mutex<Contents>
+  /// Whether FXSAVE on this host always saves the x87 pointers, not only while an exception is pending.
+  let savesPointers = x86_saves_x87_pointers() != 0
 
   private init() {
     var write: UnsafeMutableRawPointer?
@@ -44,7 +46,11 @@ final class StubArena: Sendable {
   /// Whether the host let us have executable memory.
   var isUsable: Bool { executable != 0 }
 
-  /// The address of the stub for `key`, made by `build` when it is new; 0 when the arena is full.
+  /// What `stub` returns for an encoding that the host finds undefined.
+  static let undefined: UInt64 = 1
+
+  /// The address of the stub for `key`, made by `build` when it is new; 0 when the arena is full, `undefined` when the host
+  /// raises #UD for the instruction, which is found out by running the stub on a scratch state.
   func stub(_ key: StubKey, _ build: () -> [UInt8]) -> UInt64 {
     contents.withLock { contents in
       if let address = contents.stubs[key] { return address }
@@ -53,10 +59,25 @@ final class StubArena: Sendable {
       guard contents.used + size <= Self.capacity else { return 0 }
       write(code, at: contents.used)
       let address = executable + UInt64(contents.used)
+      if runOnScratch(address) == 6 {
+        contents.stubs[key] = Self.undefined
+        return Self.undefined
+      }
       contents.used += size
       contents.stubs[key] = address
       return address
     }
+  }
+
+  /// Runs a stub on registers that nobody needs. The lock is held.
+  private func runOnScratch(_ address: UInt64) -> UInt8 {
+    // SAFETY: three pages of our own, freed below: state, XSAVE area, memory operand.
+    let scratch = UnsafeMutableRawPointer.allocate(byteCount: 3 * 4096, alignment: 4096)
+    defer { unsafe scratch.deallocate() }
+    unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0, count: 3 * 4096)
+    unsafe scratch.storeBytes(of: 0x37F, toByteOffset: 4096, as: UInt16.self)
+    unsafe scratch.storeBytes(of: 0x1F80, toByteOffset: 4096 + 24, as: UInt32.self)
+    return unsafe x86_native_run(scratch, address, scratch + 8192)
   }
 
   /// Runs `code` in the common slot. For when the arena is full.

@@ -256,13 +256,17 @@ extension VectorEngine {
       }
     }
     if isMMX {
-      // As every MMX instruction: all tags valid, top of stack 0.
-      let status = unsafe image.load(fromByteOffset: 2, as: UInt16.self)
-      let top = Int(status >> 11 & 7)
-      unsafe rotate(image, by: top)
-      unsafe image.storeBytes(of: status & ~0x3800, toByteOffset: 2, as: UInt16.self)
-      unsafe image.storeBytes(of: 0xFF, toByteOffset: 4, as: UInt8.self)
+      unsafe enterMMX(image)
     }
+  }
+
+  /// What every MMX instruction does to the x87 state: all tags valid, top of stack 0.
+  static func enterMMX(_ image: UnsafeMutableRawPointer) {
+    // SAFETY: the XSAVE image.
+    let status = unsafe image.load(fromByteOffset: 2, as: UInt16.self)
+    unsafe rotate(image, by: Int(status >> 11 & 7))
+    unsafe image.storeBytes(of: status & ~0x3800, toByteOffset: 2, as: UInt16.self)
+    unsafe image.storeBytes(of: 0xFF, toByteOffset: 4, as: UInt8.self)
   }
 
   /// Where MMX register `n` stands: the image holds ST0 first, MMX registers are physical ones.
@@ -303,21 +307,17 @@ extension VectorEngine {
     let base = core.r64(instruction.base) &+ UInt64(bitPattern: Int64(instruction.displacement))
     let mask = instruction.vexV
     let destination = instruction.reg
-    for n in 0..<count
-    where unsafe element(image, mask, n, size: size) >> UInt64(size * 8 - 1) & 1 != 0 {
-      var position = unsafe element(image, index, n, size: indexSize)
-      if indexSize == 4 {
-        position = UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: position)))
+    for n in 0..<count {
+      if unsafe element(image, mask, n, size: size) >> UInt64(size * 8 - 1) & 1 != 0 {
+        var position = unsafe element(image, index, n, size: indexSize)
+        if indexSize == 4 {
+          position = UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: position)))
+        }
+        let address = (base &+ position &<< UInt64(instruction.scale)) & instruction.addressMask
+        // After a fault, what is done stays done.
+        let value = try read(core, instruction.segment, address, size: size)
+        unsafe setElement(image, destination, n, size: size, value)
       }
-      let address = (base &+ position &<< UInt64(instruction.scale)) & instruction.addressMask
-      let value: UInt64
-      do throws(GuestFault) {
-        value = try read(core, instruction.segment, address, size: size)
-      } catch {
-        // What is done stays done, and its mask is clear; what is not keeps its mask in full.
-        throw error
-      }
-      unsafe setElement(image, destination, n, size: size, value)
       unsafe setElement(image, mask, n, size: size, 0)
     }
     unsafe clear(image, mask, from: 0)

@@ -21,14 +21,23 @@ extension VectorEngine {
   }
 
   /// The image's first 160 bytes as a guest stores them: with REX.W 64-bit pointers, else 32 bits and selectors.
+  ///
+  /// Processors of one family save and restore FOP, FIP and FDP only while an exception is pending (AMD APM vol. 2, 11.4.4);
+  /// the guest sees what its host does.
   private static func legacyHead(
     _ core: Core, wide: Bool, into buffer: UnsafeMutableRawPointer
   ) {
     let image = unsafe x86_xsave(core.s)
     unsafe buffer.copyMemory(from: image, byteCount: 160)
-    if !wide {
-      unsafe buffer.storeBytes(of: 0, toByteOffset: 12, as: UInt32.self)
-      unsafe buffer.storeBytes(of: 0, toByteOffset: 20, as: UInt32.self)
+    let status = unsafe image.load(fromByteOffset: 2, as: UInt16.self)
+    if !StubArena.shared.savesPointers, status & 0x80 == 0 {
+      unsafe (buffer + 6).initializeMemory(as: UInt8.self, repeating: 0, count: 18)
+    } else if !wide {
+      let pointers = unsafe Pointers(core.s)
+      unsafe buffer.storeBytes(
+        of: UInt32(pointers.codeSelector), toByteOffset: 12, as: UInt32.self)
+      unsafe buffer.storeBytes(
+        of: UInt32(pointers.dataSelector), toByteOffset: 20, as: UInt32.self)
     }
     unsafe buffer.storeBytes(of: 0, toByteOffset: 5, as: UInt8.self)
     unsafe buffer.storeBytes(of: maskMXCSR, toByteOffset: 28, as: UInt32.self)
@@ -42,11 +51,15 @@ extension VectorEngine {
   private static func loadX87(_ core: Core, from buffer: UnsafeRawPointer, wide: Bool) {
     let image = unsafe x86_xsave(core.s)
     let mxcsr = unsafe image.load(fromByteOffset: 24, as: UInt32.self)
+    let old = unsafe Pointers(core.s)
     unsafe image.copyMemory(from: buffer, byteCount: 160)
     unsafe image.storeBytes(of: mxcsr, toByteOffset: 24, as: UInt32.self)
+    var pointers = unsafe Pointers(core.s)
+    pointers.codeSelector = wide ? 0 : UInt16(truncatingIfNeeded: pointers.instruction >> 32)
+    pointers.dataSelector = wide ? 0 : UInt16(truncatingIfNeeded: pointers.data >> 32)
     if !wide {
-      unsafe image.storeBytes(of: 0, toByteOffset: 12, as: UInt32.self)
-      unsafe image.storeBytes(of: 0, toByteOffset: 20, as: UInt32.self)
+      pointers.instruction &= 0xFFFF_FFFF
+      pointers.data &= 0xFFFF_FFFF
     }
     // Bits that do not exist read as the hardware has them.
     let control = unsafe image.load(as: UInt16.self)
@@ -55,8 +68,8 @@ extension VectorEngine {
     if status & ~control & 0x3F != 0 { status |= 0x8080 }
     unsafe image.storeBytes(of: status, toByteOffset: 2, as: UInt16.self)
     unsafe image.storeBytes(of: 0, toByteOffset: 5, as: UInt8.self)
-    let opcode = unsafe image.load(fromByteOffset: 6, as: UInt16.self)
-    unsafe image.storeBytes(of: opcode & 0x7FF, toByteOffset: 6, as: UInt16.self)
+    if !StubArena.shared.savesPointers, status & 0x80 == 0 { pointers = old }
+    unsafe pointers.store(core.s)
     for slot in 0..<8 {
       unsafe (image + 32 + slot * 16 + 10).initializeMemory(as: UInt8.self, repeating: 0, count: 6)
     }
@@ -206,7 +219,7 @@ extension VectorEngine {
       if present & 1 != 0 {
         unsafe loadX87(core, from: buffer, wide: is64(i) && i.pointee.vexW != 0)
       } else {
-        unsafe initializeX87(core)
+        initializeX87(core)
       }
     }
     if loadsMXCSR { unsafe image.storeBytes(of: mxcsr, toByteOffset: 24, as: UInt32.self) }

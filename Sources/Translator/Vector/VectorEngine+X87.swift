@@ -56,7 +56,46 @@ extension VectorEngine {
     i.vectorPointer = StubArena.shared.stub(key) {
       StubEmitter.x87(opcode: opcode, modrm: modrm, narrow: narrow)
     }
-    return true
+    return i.vectorPointer != StubArena.undefined
+  }
+
+  /// FOP, FIP and FDP with their selectors: where the last x87 instruction that can raise an exception stood.
+  ///
+  /// The image has no room for the selectors: they are in `X86State.vectorScratch`.
+  struct Pointers {
+    var opcode: UInt16 = 0
+    var instruction: UInt64 = 0
+    var data: UInt64 = 0
+    var codeSelector: UInt16 = 0
+    var dataSelector: UInt16 = 0
+
+    init() {}
+
+    init(_ s: UnsafeMutablePointer<X86State>) {
+      // SAFETY: the state and its XSAVE image.
+      let image = unsafe x86_xsave(s)
+      opcode = unsafe image.load(fromByteOffset: 6, as: UInt16.self)
+      instruction = unsafe image.load(fromByteOffset: 8, as: UInt64.self)
+      data = unsafe image.load(fromByteOffset: 16, as: UInt64.self)
+      let selectors = unsafe s.pointee.vectorScratch.0
+      codeSelector = UInt16(truncatingIfNeeded: selectors)
+      dataSelector = UInt16(truncatingIfNeeded: selectors >> 16)
+    }
+
+    func store(_ s: UnsafeMutablePointer<X86State>) {
+      // SAFETY: the state and its XSAVE image.
+      let image = unsafe x86_xsave(s)
+      unsafe image.storeBytes(of: opcode & 0x7FF, toByteOffset: 6, as: UInt16.self)
+      unsafe image.storeBytes(of: instruction, toByteOffset: 8, as: UInt64.self)
+      unsafe image.storeBytes(of: data, toByteOffset: 16, as: UInt64.self)
+      unsafe s.pointee.vectorScratch.0 = UInt64(codeSelector) | UInt64(dataSelector) << 16
+    }
+  }
+
+  private static func selector(_ s: UnsafeMutablePointer<X86State>, _ number: UInt8) -> UInt16 {
+    // SAFETY: eight segment registers at this offset of the state.
+    unsafe (UnsafeMutableRawPointer(s) + Int(x86OffsetSegment))
+      .assumingMemoryBound(to: X86Segment.self)[Int(number & 7)].selector
   }
 
   static func executeX87(
@@ -64,20 +103,53 @@ extension VectorEngine {
     _ memory: UnsafeMutableRawPointer?
   ) -> UInt8 {
     // SAFETY: as for `execute`.
-    let isReal = unsafe s.pointee.cr0 & CR0.pe == 0 || s.pointee.eflags & EFLAGS.vm != 0
-    if isReal, unsafe isEnvironment(i.pointee), let memory = unsafe memory {
-      return unsafe realModeEnvironment(s, i, memory)
+    var pointers = unsafe Pointers(s)
+    if unsafe isEnvironment(i.pointee), let memory = unsafe memory {
+      let isReal = unsafe s.pointee.cr0 & CR0.pe == 0 || s.pointee.eflags & EFLAGS.vm != 0
+      let format = unsafe EnvironmentFormat(
+        isNarrow: i.pointee.operandSize == 2, isReal: isReal, memory: memory)
+      if unsafe i.pointee.modrm >> 3 & 7 == 6 {
+        let result = unsafe runX87(s, i, memory)
+        if result != 0 { return result }
+        format.store(pointers)
+        // FNSAVE initialises.
+        if unsafe i.pointee.opcode == 0xDD { unsafe Pointers().store(s) }
+        return 0
+      }
+      let loaded = format.load()
+      let result = unsafe runX87(s, i, memory)
+      if result == 0 { unsafe loaded.store(s) }
+      return result
     }
-    return unsafe runX87(s, i, memory, updatesPointers: true)
+    let result = unsafe runX87(s, i, memory)
+    if result != 0 { return result }
+    switch unsafe (i.pointee.opcode, i.pointee.modrm) {
+    case (0xDB, 0xE3): pointers = Pointers()
+    case (0xDB, 0xE0...0xE4), (0xDF, 0xE0): return 0
+    case (0xD9, 0x00...0xBF) where unsafe i.pointee.modrm & 0x28 == 0x28: return 0  // FLDCW, FNSTCW
+    case (0xDD, 0x00...0xBF) where unsafe i.pointee.modrm & 0x38 == 0x38: return 0  // FNSTSW
+    default:
+      pointers.instruction = unsafe s.pointee.rip &- UInt64(i.pointee.length)
+      if unsafe i.pointee.codeSize != 8 { pointers.instruction &= 0xFFFF_FFFF }
+      pointers.opcode = unsafe UInt16(i.pointee.opcode & 7) << 8 | UInt16(i.pointee.modrm)
+      pointers.codeSelector = unsafe selector(s, 1)
+      if unsafe i.pointee.modrm < 0xC0 {
+        pointers.data = unsafe operandOffset(s, i)
+        pointers.dataSelector = unsafe selector(s, i.pointee.segment)
+      }
+    }
+    unsafe pointers.store(s)
+    return 0
   }
 
-  /// Runs a stub that goes through FXRSTOR and FXSAVE, and puts the guest's addresses in place of the host's.
+  /// Runs a stub that goes through FXRSTOR and FXSAVE. The image keeps its pointers: processors differ in when they save them.
   static func runX87(
     _ s: UnsafeMutablePointer<X86State>, _ i: UnsafePointer<X86Instruction>,
-    _ memory: UnsafeMutableRawPointer?, updatesPointers: Bool
+    _ memory: UnsafeMutableRawPointer?
   ) -> UInt8 {
     // SAFETY: as for `execute`; the image is 4096 bytes.
     let image = unsafe x86_xsave(s)
+    let pointers = unsafe Pointers(s)
     let control = unsafe image.load(as: UInt16.self)
     let status = unsafe image.load(fromByteOffset: 2, as: UInt16.self)
     let entry = unsafe Entry(bits: i.pointee.vectorEntry)
@@ -91,24 +163,8 @@ extension VectorEngine {
       let now = unsafe image.load(as: UInt16.self)
       if now == control | 0x3F { unsafe image.storeBytes(of: control, as: UInt16.self) }
     }
-    if result != 0 || !updatesPointers { return result }
-    // The host wrote the stub's address where it updated the pointers at all.
-    let pointer = unsafe image.load(fromByteOffset: 8, as: UInt64.self)
-    if pointer &- StubArena.shared.executable < UInt64(16 << 20) {
-      let next = unsafe s.pointee.rip
-      var instruction = next &- UInt64(unsafe i.pointee.length)
-      if unsafe i.pointee.codeSize != 8 { instruction &= 0xFFFF_FFFF }
-      unsafe image.storeBytes(of: instruction, toByteOffset: 8, as: UInt64.self)
-      let code = unsafe UInt16(i.pointee.opcode & 7) << 8 | UInt16(i.pointee.modrm)
-      let old = unsafe image.load(fromByteOffset: 6, as: UInt16.self)
-      if old != 0 { unsafe image.storeBytes(of: code, toByteOffset: 6, as: UInt16.self) }
-    }
-    if let memory = unsafe memory,
-      unsafe image.load(fromByteOffset: 16, as: UInt64.self) == UInt64(UInt(bitPattern: memory))
-    {
-      unsafe image.storeBytes(of: operandOffset(s, i), toByteOffset: 16, as: UInt64.self)
-    }
-    return 0
+    unsafe pointers.store(s)
+    return result
   }
 
   /// Offset of the memory operand in its segment.
@@ -124,57 +180,63 @@ extension VectorEngine {
     }
   }
 
-  /// FLDENV, FNSTENV, FRSTOR, FNSAVE in real and virtual-8086 mode: pointers are linear addresses and the opcode is stored
-  /// between them (SDM vol. 1, figures 8-10 and 8-12).
-  private static func realModeEnvironment(
-    _ s: UnsafeMutablePointer<X86State>, _ i: UnsafePointer<X86Instruction>,
-    _ memory: UnsafeMutableRawPointer
-  ) -> UInt8 {
-    // SAFETY: as for `execute`.
-    let image = unsafe x86_xsave(s)
-    let narrow = unsafe i.pointee.operandSize == 2
-    let isStore = unsafe i.pointee.modrm >> 3 & 7 == 6
-    func field(_ number: Int) -> UInt32 {
-      unsafe narrow
+  /// The pointers' part of the operand of FLDENV, FNSTENV, FRSTOR, FNSAVE, by operand size and mode (SDM vol. 1, figures 8-9
+  /// to 8-12).
+  @safe private struct EnvironmentFormat {
+    let isNarrow: Bool
+    let isReal: Bool
+    // SAFETY: the operand, at least 14 or 28 bytes, for the instruction.
+    let memory: UnsafeMutableRawPointer
+
+    private func field(_ number: Int) -> UInt32 {
+      unsafe isNarrow
         ? UInt32(memory.loadUnaligned(fromByteOffset: number * 2, as: UInt16.self))
         : memory.loadUnaligned(fromByteOffset: number * 4, as: UInt32.self)
     }
-    func setField(_ number: Int, _ value: UInt32) {
-      if narrow {
+
+    private func setField(_ number: Int, _ value: UInt32) {
+      if isNarrow {
         unsafe memory.storeBytes(
           of: UInt16(truncatingIfNeeded: value), toByteOffset: number * 2, as: UInt16.self)
       } else {
         unsafe memory.storeBytes(of: value, toByteOffset: number * 4, as: UInt32.self)
       }
     }
-    let pointer = unsafe UInt32(truncatingIfNeeded: image.load(fromByteOffset: 8, as: UInt64.self))
-    let data = unsafe UInt32(truncatingIfNeeded: image.load(fromByteOffset: 16, as: UInt64.self))
-    let opcode = unsafe UInt32(image.load(fromByteOffset: 6, as: UInt16.self)) & 0x7FF
-    let loaded = (field(3), field(4), field(5), field(6))
-    let result = unsafe runX87(s, i, memory, updatesPointers: false)
-    if result != 0 { return result }
-    if isStore {
-      let upper: UInt32 = narrow ? 0 : 0xFFFF_0000
-      if narrow {
-        setField(3, pointer & 0xFFFF)
-        setField(4, pointer >> 4 & 0xF000 | opcode)
+
+    func store(_ pointers: Pointers) {
+      let instruction = UInt32(truncatingIfNeeded: pointers.instruction)
+      let data = UInt32(truncatingIfNeeded: pointers.data)
+      let opcode = UInt32(pointers.opcode & 0x7FF)
+      if isReal {
+        // Linear addresses, cut in two.
+        let high: UInt32 = isNarrow ? 0xF000 : 0x0FFF_F000
+        setField(3, instruction & 0xFFFF)
+        setField(4, instruction >> 4 & high | opcode)
         setField(5, data & 0xFFFF)
-        setField(6, data >> 4 & 0xF000)
+        setField(6, data >> 4 & high)
       } else {
-        setField(3, upper | pointer & 0xFFFF)
-        setField(4, pointer >> 4 & 0x0FFF_F000 | opcode)
-        setField(5, upper | data & 0xFFFF)
-        setField(6, data >> 4 & 0x0FFF_F000)
+        setField(3, instruction)
+        setField(4, UInt32(pointers.codeSelector) | (isNarrow ? 0 : opcode << 16))
+        setField(5, data)
+        setField(6, UInt32(pointers.dataSelector) | (isNarrow ? 0 : 0xFFFF_0000))
       }
-    } else {
-      let high: UInt32 = narrow ? 0xF000 : 0x0FFF_F000
-      let newPointer = loaded.0 & 0xFFFF | (loaded.1 & high) << 4
-      let newData = loaded.2 & 0xFFFF | (loaded.3 & high) << 4
-      unsafe image.storeBytes(of: UInt64(newPointer), toByteOffset: 8, as: UInt64.self)
-      unsafe image.storeBytes(of: UInt64(newData), toByteOffset: 16, as: UInt64.self)
-      unsafe image.storeBytes(
-        of: UInt16(truncatingIfNeeded: loaded.1 & 0x7FF), toByteOffset: 6, as: UInt16.self)
     }
-    return 0
+
+    func load() -> Pointers {
+      var pointers = Pointers()
+      if isReal {
+        let high: UInt32 = isNarrow ? 0xF000 : 0x0FFF_F000
+        pointers.instruction = UInt64(field(3) & 0xFFFF | (field(4) & high) << 4)
+        pointers.data = UInt64(field(5) & 0xFFFF | (field(6) & high) << 4)
+        pointers.opcode = UInt16(truncatingIfNeeded: field(4) & 0x7FF)
+      } else {
+        pointers.instruction = UInt64(field(3))
+        pointers.data = UInt64(field(5))
+        pointers.opcode = isNarrow ? 0 : UInt16(truncatingIfNeeded: field(4) >> 16 & 0x7FF)
+        pointers.codeSelector = UInt16(truncatingIfNeeded: field(4))
+        pointers.dataSelector = UInt16(truncatingIfNeeded: field(6))
+      }
+      return pointers
+    }
   }
 }

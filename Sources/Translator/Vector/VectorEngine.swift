@@ -17,7 +17,6 @@ package enum VectorEngine {
       case fwait, zeroUpper, zeroAll, loadMXCSR, storeMXCSR, fxsave, fxrstor, xsave, xsaveopt,
         xsavec, xrstor
       case gather, maskedLoad, maskedStore, maskMove
-      case environmentStore, environmentLoad
     }
 
     init(_ kind: Kind, feature: UInt32, flags: UInt32 = 0) {
@@ -120,7 +119,7 @@ package enum VectorEngine {
     let prefix = i.pp
     let key = StubKey(i, vex: vex, prefix: prefix, wide: wide)
     i.vectorPointer = StubArena.shared.stub(key) { StubEmitter.vector(key, form) }
-    return true
+    return i.vectorPointer != StubArena.undefined
   }
 
   /// The table's form, if there is one.
@@ -162,7 +161,7 @@ package enum VectorEngine {
       if cr0 & CR0.em != 0 { return undefined }
       if cr0 & CR0.ts != 0 { return notAvailable }
       return unsafe pending(s)
-    case .x87, .environmentStore, .environmentLoad:
+    case .x87:
       if cr0 & (CR0.em | CR0.ts) != 0 { return notAvailable }
       return entry.has(Entry.noWait) ? 0 : unsafe pending(s)
     case .fwait:
@@ -197,9 +196,13 @@ package enum VectorEngine {
     let entry = unsafe Entry(bits: i.pointee.vectorEntry)
     let result: UInt8
     switch entry.kind {
+    case .sse where entry.has(Entry.usesMMX):
+      result = unsafe runX87(s, i, memory)
+      // The host enters MMX mode before it finds the exception.
+      if result == 19 { unsafe enterMMX(x86_xsave(s)) }
     case .sse, .vex: result = unsafe run(s, i, memory)
-    case .mmx: result = unsafe runX87(s, i, memory, updatesPointers: false)
-    case .x87, .environmentStore, .environmentLoad: result = unsafe executeX87(s, i, memory)
+    case .mmx: result = unsafe runX87(s, i, memory)
+    case .x87: result = unsafe executeX87(s, i, memory)
     case .zeroUpper:
       unsafe (x86_xsave(s) + 576).initializeMemory(
         as: UInt8.self, repeating: 0, count: i.pointee.codeSize == 8 ? 256 : 128)

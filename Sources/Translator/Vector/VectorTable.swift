@@ -282,8 +282,8 @@ struct VectorTable: Sendable {
     5A 1 VV o m - avx2
     96-98,9A,9C,9E,A6-A8,AA,AC,AE,B6-B8,BA,BC,BE 1 VV x f - fma
     99,9B,9D,9F,A9,AB,AD,AF,B9,BB,BD,BF 1 VV y f - fma
-    C8-CA,CC,CD 0 VV x a sha -
-    CB 0 VV x aX sha -
+    C8-CA,CC,CD 0 VV x - sha -
+    CB 0 VV x X sha -
     DB-DF 1 VV x a aes aes
     map 3
     00-02 1 VV x - - avx2
@@ -317,7 +317,7 @@ struct VectorTable: Sendable {
     61 1 VV x zEC sse42 avx
     62 1 VV x zY sse42 avx
     63 1 VV x zC sse42 avx
-    CC 0 VV x a sha -
+    CC 0 VV x - sha -
     DF 1 VV x a aes aes
     """
 }

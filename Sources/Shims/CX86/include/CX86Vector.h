@@ -50,3 +50,6 @@ uint8_t x86_native_run(void *_Nonnull state, uint64_t stub, void *_Nullable memo
 
 /// Makes code that was written through another mapping certain to be seen: CPUID serialises.
 void x86_serialize(void);
+
+/// Whether FXSAVE stores FIP of an instruction that raised no exception (AMD's processors do not).
+int x86_saves_x87_pointers(void);
