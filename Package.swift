@@ -96,9 +96,13 @@ let package = Package(
 
     // Tests.
     .target(
+      name: "COracle", path: "Tests/COracle", exclude: ["README.md"],
+      cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-O2"])]),
+    .target(
       name: "Support",
       dependencies: ["DeviceModel", "Shm", "CPU", "DistIRQ", "Chardev", "QAPI", "JSON", "Host"],
-      path: "Tests/Support", exclude: ["README.md", "validate-schemas.py", "qmp-client.py", "kvm-host"],
+      path: "Tests/Support",
+      exclude: ["README.md", "validate-schemas.py", "qmp-client.py", "kvm-host"],
       swiftSettings: strict),
     .target(
       name: "Guests", dependencies: ["CPU", "DeviceModel", "Shm", "Host"], path: "Tests/Guests",
@@ -121,7 +125,8 @@ let package = Package(
     tests("ChardevTests", ["Chardev", "QAPI", "Host"]),
     tests("CPUTests", ["CPU"]),
     tests(
-      "TranslatorTests", ["Translator", "Guests", "CPU", "DeviceModel", "Shm", "Host", "CX86"]),
+      "TranslatorTests",
+      ["Translator", "COracle", "Guests", "CPU", "DeviceModel", "Shm", "Host", "CX86"]),
     tests("KVMTests", ["KVM", "Guests", "kvm-selftest", "CPU", "DeviceModel", "Shm", "Host"]),
     tests(
       "MachineTests",
