@@ -93,7 +93,7 @@ struct MuxModel: Equatable {
     if let escape, (1..<27).contains(escape) {
       key = "C-" + String(UnicodeScalar(escape - 1 + UInt8(ascii: "a")))
     } else {
-      key = "C-a"
+      key = "Escape-Char"
       text += "\n\rEscape-Char set to Ascii: 0x"
       text += String((escape ?? 0) >> 4, radix: 16) + String((escape ?? 0) & 15, radix: 16)
       text += "\n\r\n\r"

@@ -67,6 +67,7 @@ enum HMPCommandTable {
     },
     HMPCommand("quit|q", help: "end the program at once") { session, _ throws(QAPIError) in
       try session.commands.quit()
+      session.hasQuit = true
     },
     HMPCommand("nmi", help: "send a non-maskable interrupt to the guest") {
       session, _ throws(QAPIError) in try session.commands.injectNmi()

@@ -23,7 +23,6 @@ extension HMPCommandTable {
     },
     HMPCommand("irq", help: "show how many interrupts there were") { session, _ in
       for controller in session.machine.interruptControllers {
-        // One total for the pair of 8259s, as its two halves count their own inputs.
         session.print(InterruptText.statistics(controller))
       }
     },

@@ -121,6 +121,7 @@ package struct HMPPIC: Equatable, Sendable {
   package var readsInService = false
   package var edgeLevel: UInt8 = 0
   package var isFullyNested = false
+  /// How often each input was raised, 0 to 15, with the master; empty with the slave.
   package var statistics: [UInt64] = []
 
   package init() {}

@@ -91,12 +91,12 @@ extension HMPCommandTable {
 
   // MARK: - Ports
 
-  /// Without a size, a byte: the size of the last dump does not apply to ports.
+  /// Ports are at most four bytes wide.
   private static func portWidth(_ format: HMPFormat) -> Int {
     switch format.size {
+    case 1: 1
     case 2: 2
-    case 4, 8: 4
-    default: 1
+    default: 4
     }
   }
 
@@ -128,6 +128,8 @@ extension HMPCommandTable {
 
   /// Most bytes of one dump: printing holds up everything else.
   private static let dumpLimit = 1 << 20
+  /// Most instructions of one listing.
+  private static let instructionLimit = 1 << 14
 
   @MainLoop
   private static func dump(_ session: HMPSession, _ arguments: HMPArguments, isPhysical: Bool) {
@@ -154,7 +156,10 @@ extension HMPCommandTable {
     }
     let count = min(format.count, dumpLimit)
     if format.kind == UInt8(ascii: "i") {
-      disassemble(session, state, address, count: count, read)
+      disassemble(session, state, address, count: min(count, instructionLimit), read)
+      if count > instructionLimit {
+        session.print("(cut off after \(instructionLimit) instructions)\n")
+      }
       return
     }
     let dump = MemoryDump(format: format)

@@ -33,7 +33,7 @@ package final class HMPServer: ChardevFrontend {
   }
 
   /// A server over a session of the caller's making.
-  init(on chardev: Chardev, session: HMPSession) throws(ChardevError) {
+  package init(on chardev: Chardev, session: HMPSession) throws(ChardevError) {
     context = MonitorContext()
     self.session = session
     port = try chardev.attach(self)
@@ -92,7 +92,7 @@ package final class HMPServer: ChardevFrontend {
         send(output)
         output = []
         run(line)
-        output = editor.begin()
+        output = session?.hasQuit == true ? [] : editor.begin()
       }
     }
     send(output)

@@ -12,6 +12,8 @@ package final class HMPSession {
   var currentCPU = 0
   /// Lines of the editor, for `info history`; empty without one.
   var history: [[UInt8]] = []
+  /// `quit` was given: there is no further prompt.
+  package internal(set) var hasQuit = false
   private var output = ""
   private var lastFormat = HMPFormat()
 

@@ -51,6 +51,8 @@ enum InterruptText {
       case .pic(let pic): ("isa-i8259", pic.statistics)
       case .ioapic(let ioapic): ("ioapic", ioapic.statistics)
       }
+    // One listing for the pair of 8259s: the master has the counts of both.
+    if counts.isEmpty { return "" }
     var text = "IRQ statistics for \(name):\n"
     for (index, count) in counts.enumerated() where count > 0 {
       text += "\(TextForm.right(String(index), 2)): \(count)\n"

@@ -101,8 +101,8 @@ final class MachineInspector: HMPMachine {
     view.statistics = ioapicCounts
     return [
       .ioapic(view),
-      .pic(self.view(pic.slave, index: 1, Array(picCounts.dropFirst(8)))),
-      .pic(self.view(pic.master, index: 0, Array(picCounts.prefix(8)))),
+      .pic(self.view(pic.slave, index: 1, [])),
+      .pic(self.view(pic.master, index: 0, picCounts)),
     ]
   }
 
@@ -152,7 +152,13 @@ final class MachineInspector: HMPMachine {
     var buses: [String: [HMPDevice]] = [:]
     for placed in machine.devices {
       let type = Swift.type(of: placed.device).type
-      let lines = placed.device.properties.map { "\($0.name) = \(text($0.value))" }
+      let lines = placed.device.properties.map { property in
+        // A PCI address is the one string without quotes.
+        if property.name == "addr", case .string(let address) = property.value {
+          return "addr = \(address)"
+        }
+        return "\(property.name) = \(text(property.value))"
+      }
       let device = HMPDevice(type: type.name, id: placed.id ?? "", lines: lines)
       buses[type.bus ?? "System", default: []].append(device)
     }
@@ -180,7 +186,7 @@ final class MachineInspector: HMPMachine {
 
   private func text(_ value: PropertyValue) -> String {
     switch value {
-    case .unsigned(let number): "\(number) (0x\(String(number, radix: 16)))"
+    case .unsigned(let number), .address(let number): "\(number) (0x\(String(number, radix: 16)))"
     default: value.description
     }
   }

@@ -47,7 +47,7 @@ struct PageTables {
   /// Where `address` is in guest-physical memory; nil when it is not mapped. The address itself without paging.
   func translate(_ address: UInt64) -> UInt64? {
     switch mode {
-    case .none: return address & 0xFFFF_FFFF
+    case .none: return address & 0x000F_FFFF_FFFF_FFFF
     case .legacy:
       let address = address & 0xFFFF_FFFF
       return walk(
