@@ -55,9 +55,9 @@ import Testing
     }
     await frontend.wait { frontend.received.count == 3 }
     while await frontend.received.count < sent.count {
+      let wanted = await min(frontend.received.count + 1, sent.count)
       await frontend.limit(50_000)
       port.resumeReceiving()
-      let wanted = await min(frontend.received.count + 1, sent.count)
       await frontend.wait { frontend.received.count >= wanted }
     }
     #expect(await frontend.received == sent)
