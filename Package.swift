@@ -34,9 +34,11 @@ func shim(_ name: String) -> Target {
     cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-O2"])])
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func tests(
+  _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []
+) -> Target {
   .testTarget(
-    name: name, dependencies: dependencies + ["Support"],
+    name: name, dependencies: dependencies + ["Support"], exclude: exclude,
     swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")])
 }
 
@@ -138,6 +140,6 @@ let package = Package(
         "Host",
       ]),
     tests("ProjectTests", []),
-    tests("EndToEnd", ["goliath", "JSON"]),
+    tests("EndToEnd", ["goliath", "JSON"], exclude: ["lifecycle.py"]),
   ]
 )
