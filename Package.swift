@@ -96,6 +96,12 @@ let package = Package(
     shim("CKVM"),
     shim("CX86"),
 
+    // Measurements.
+    .executableTarget(
+      name: "InterpreterBenchmark", dependencies: ["Translator", "CPU", "DeviceModel", "Shm"],
+      path: "Benchmarks/interpreter",
+      swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")]),
+
     // Tests.
     .target(
       name: "COracle", path: "Tests/COracle", exclude: ["README.md"],
