@@ -194,6 +194,12 @@ extension Core {
     /// Address of the page's flag byte.
     var flags: UInt64
     var isReadOnly: Bool
+
+    func advanced(by delta: UInt64) -> Target {
+      Target(
+        host: host == 0 ? 0 : host &+ delta, physical: physical &+ delta, flags: flags,
+        isReadOnly: isReadOnly)
+    }
   }
 
   func readLinear(
@@ -207,17 +213,34 @@ extension Core {
     let next = (linear &+ first) & linearMask
     let low = try resolve(linear, write: false, class: access)
     let high = try resolve(next, write: false, class: access)
+    return readPart(low, first) | readPart(high, size &- first) &<< (first &* 8)
+  }
+
+  /// Up to 8 bytes of one page, in naturally aligned accesses.
+  private func readPart(_ target: Target, _ count: UInt64) -> UInt64 {
     var value: UInt64 = 0
-    var index: UInt64 = 0
-    while index < size {
-      var target = index < first ? low : high
-      let delta = index < first ? index : index &- first
-      target.physical &+= delta
-      if target.host != 0 { target.host &+= delta }
-      value |= readTarget(target, 1) &<< (index &* 8)
-      index &+= 1
+    var done: UInt64 = 0
+    while done < count {
+      let width = partWidth(target.physical &+ done, count &- done)
+      value |= readTarget(target.advanced(by: done), width) &<< (done &* 8)
+      done &+= width
     }
     return value
+  }
+
+  private func writePart(_ target: Target, _ count: UInt64, _ value: UInt64) {
+    var done: UInt64 = 0
+    while done < count {
+      let width = partWidth(target.physical &+ done, count &- done)
+      writeTarget(target.advanced(by: done), width, value &>> (done &* 8))
+      done &+= width
+    }
+  }
+
+  private func partWidth(_ physical: UInt64, _ count: UInt64) -> UInt64 {
+    var width: UInt64 = 4
+    while width > count || physical & (width &- 1) != 0 { width &>>= 1 }
+    return width
   }
 
   func writeLinear(
@@ -232,15 +255,8 @@ extension Core {
     let next = (linear &+ first) & linearMask
     let low = try resolve(linear, write: true, class: access)
     let high = try resolve(next, write: true, class: access)
-    var index: UInt64 = 0
-    while index < size {
-      var target = index < first ? low : high
-      let delta = index < first ? index : index &- first
-      target.physical &+= delta
-      if target.host != 0 { target.host &+= delta }
-      writeTarget(target, 1, value &>> (index &* 8))
-      index &+= 1
-    }
+    writePart(low, first, value)
+    writePart(high, size &- first, value &>> (first &* 8))
   }
 
   func checkLinear(
