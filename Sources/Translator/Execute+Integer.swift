@@ -446,7 +446,6 @@ extension Core {
       if isZero {
         setRegister(i.rm, size: size, rex: rex, desired)
       } else {
-        if size == 4 { set32(i.rm, r32(i.rm)) }
         setRegister(0, size: size, rex: true, old)
       }
       return
