@@ -21,11 +21,11 @@ let hotPath: [SwiftSetting] =
 
 func module(
   _ name: String, _ dependencies: [Target.Dependency] = [], settings: [SwiftSetting] = strict,
-  plugins: [Target.PluginUsage] = []
+  linking: [LinkerSetting] = [], plugins: [Target.PluginUsage] = []
 ) -> Target {
   .target(
     name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: settings,
-    plugins: plugins)
+    linkerSettings: linking, plugins: plugins)
 }
 
 func shim(_ name: String) -> Target {
@@ -86,12 +86,15 @@ let package = Package(
     module("Shm", ["Host", "CLinux"]),
     module("QAPI", ["JSON"], plugins: ["GenerateQAPI"]),
     module("JSON", ["CJansson"]),
-    module("Host", ["CLinux"]),
+    // Linked statically: few runs need it, all would pay for loading it.
+    module("Host", ["CLinux", "CSeccomp"], linking: [.linkedLibrary(":libseccomp.a")]),
 
     // C: headers and a few lines each.
     .systemLibrary(
       name: "CJansson", path: "Sources/Shims/CJansson", pkgConfig: "jansson",
       providers: [.apt(["libjansson-dev"])]),
+    .systemLibrary(
+      name: "CSeccomp", path: "Sources/Shims/CSeccomp", providers: [.apt(["libseccomp-dev"])]),
     shim("CLinux"),
     shim("CKVM"),
     shim("CX86"),

@@ -1,3 +1,4 @@
+import Host
 import Synchronization
 
 /// One access of a vCPU (or of a device) to a device's region.
@@ -174,6 +175,7 @@ package final class AddressSpace: Sendable {
     while done < width {
       let at = address &+ UInt64(done)
       guard let (region, last) = map.find(at) else {
+        if done == 0 { report("read", address, width) }
         value |= 0xFF &<< UInt64(done &* 8)
         done += 1
         continue
@@ -193,6 +195,7 @@ package final class AddressSpace: Sendable {
     while done < width {
       let at = address &+ UInt64(done)
       guard let (region, last) = map.find(at) else {
+        if done == 0 { report("write", address, width) }
         done += 1
         continue
       }
@@ -201,6 +204,13 @@ package final class AddressSpace: Sendable {
       region.device.write(access, (value &>> UInt64(done &* 8)) & AddressSpace.mask(step))
       done += step
     }
+  }
+
+  /// Nothing answers: for `-d unimp`.
+  private func report(_ what: String, _ address: UInt64, _ width: Int) {
+    Log.write(
+      .unimplemented,
+      "\(name): \(what) of \(width) byte(s) at 0x\(String(address, radix: 16)): no device there")
   }
 
   /// The widest power of two that region, span and rest allow.

@@ -16,6 +16,25 @@ package enum HostClock {
     return unsafe localtime_r(&now, &local) == nil ? 0 : Int64(local.tm_gmtoff)
   }
 
+  /// The present moment as ISO 8601 has it, in UTC with microseconds: `2026-11-22T20:24:51.012345Z`.
+  package static var timestamp: String {
+    let now = realtime
+    var seconds = time_t(now / 1_000_000_000)
+    var date = unsafe tm()
+    // SAFETY: both live through the call.
+    guard unsafe gmtime_r(&seconds, &date) != nil else { return "" }
+    func digits(_ value: Int, _ count: Int) -> String {
+      let text = String(value)
+      return String(repeating: "0", count: max(0, count - text.utf8.count)) + text
+    }
+    let day = [
+      digits(Int(unsafe date.tm_year) + 1900, 4), digits(Int(unsafe date.tm_mon) + 1, 2),
+      digits(Int(unsafe date.tm_mday), 2),
+    ].joined(separator: "-")
+    let hour = unsafe [date.tm_hour, date.tm_min, date.tm_sec].map { digits(Int($0), 2) }
+    return "\(day)T\(hour.joined(separator: ":")).\(digits(Int(now % 1_000_000_000 / 1000), 6))Z"
+  }
+
   private static func read(_ clock: clockid_t) -> Int64 {
     var time = timespec()
     // SAFETY: `time` outlives the call.

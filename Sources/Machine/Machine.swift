@@ -99,8 +99,11 @@ package final class Machine {
         id: id, apic: apic, ports: ports, deviceMemory: deviceMemory, a20: parts.a20)
       let vcpu = try vm.makeVCPU(id: id, apicID: apicID, host: bus)
       bus.connect(vcpu)
+      let name =
+        configuration.name.debugThreads
+        ? "CPU \(id)/\(acceleratorName.uppercased())" : "vcpu/\(id)"
       let thread = VCPUThread(
-        vcpu: vcpu, apic: apic, signature: cpuid.signature, tscFrequency: vm.tscFrequency,
+        name: name, vcpu: vcpu, apic: apic, signature: cpuid.signature, tscFrequency: vm.tscFrequency,
         isBoot: index == 0
       ) { [weak self] id, exit in
         MainLoop.post { [weak self] in self?.handle(exit, of: id) }

@@ -130,16 +130,17 @@ package struct HelpCatalog: Sendable {
       isDefault: true, maximumCPUs: 255, supportsDies: true, isPC: true),
   ]
 
-  /// Log items with QEMU's names.
+  /// Log items with QEMU's names. What nothing prints is not among them.
   package static let standardLogItems = [
-    LogItem(name: "int", description: "interrupts and exceptions, in short form"),
+    LogItem(name: "int", description: "interrupts that a vCPU takes, INIT, STARTUP, NMI"),
     LogItem(name: "guest_errors", description: "what a guest does that hardware forbids"),
-    LogItem(name: "unimp", description: "accesses to features that are not emulated"),
+    LogItem(name: "unimp", description: "accesses that no device answers"),
     LogItem(name: "cpu_reset", description: "CPU state before CPU resets"),
-    LogItem(name: "mmu", description: "page faults and TLB maintenance"),
-    LogItem(name: "pcall", description: "x86 protected mode far calls, returns and exceptions"),
-    LogItem(name: "exec", description: "program counter before each executed block"),
-    LogItem(name: "cpu", description: "CPU registers before each executed block"),
-    LogItem(name: "in_asm", description: "guest instructions of each decoded block"),
+  ]
+
+  /// Items that QEMU has and Goliath has not.
+  static let foreignLogItems = [
+    "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "mmu", "pcall", "page",
+    "nochain", "plugin", "strace", "tid", "vpu",
   ]
 }

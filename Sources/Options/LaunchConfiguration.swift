@@ -53,8 +53,6 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var log = LogConfiguration()
   /// `-msg`.
   package var messages = MessageConfiguration()
-  /// `-k`, for displays that a later option starts.
-  package var keyboardLayout: String?
   /// `-only-migratable`: devices that cannot migrate are refused.
   package var onlyMigratable = false
   /// `-overcommit`.

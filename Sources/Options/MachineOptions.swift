@@ -107,9 +107,14 @@ enum MachineOptions {
         throw OptionError(.conflict, origin, "-\(key) only allowed with -kernel option")
       }
     }
+    if let limit = configuration.machine.maximumRAMBelow4GiB, limit > 1 << 32 {
+      throw OptionError(
+        .invalidValue, sources["max-ram-below-4g"],
+        "Machine option 'max-ram-below-4g=\(limit)' expects size less than or equal to 4G")
+    }
     configuration.smp = try TopologyOptions.resolve(entries, board)
     configuration.memory = try MemoryOptions.resolve(state, entries)
-    configuration.bootOrder = try BootOptions.resolve(entries)
+    configuration.bootOrder = try BootOptions.resolve(entries, board)
   }
 }
 
@@ -119,6 +124,8 @@ struct MachineProperty {
     case boolean(WritableKeyPath<LaunchConfiguration, Bool>)
     case onOffAuto(WritableKeyPath<LaunchConfiguration, OnOffAuto>)
     case text(WritableKeyPath<LaunchConfiguration, String?>, limit: Int = .max)
+    /// One of a few words.
+    case choice(WritableKeyPath<LaunchConfiguration, String?>, [String])
     case size(WritableKeyPath<LaunchConfiguration, UInt64?>)
     /// Read elsewhere (`type`, `accel`, …).
     case elsewhere
@@ -152,6 +159,13 @@ struct MachineProperty {
         throw OptionError(
           .invalidValue, entry.origin,
           "Parameter '\(name)' takes at most \(limit) bytes, '\(value)' has \(value.utf8.count)")
+      }
+      configuration[keyPath: path] = value
+    case .choice(let path, let words):
+      guard words.contains(value) else {
+        throw OptionError(
+          .invalidValue, entry.origin, "Parameter '\(name)' does not accept value '\(value)'",
+          suggestion: Spelling.nearest(to: value, among: words))
       }
       configuration[keyPath: path] = value
     case .size(let path):
@@ -250,7 +264,7 @@ struct MachineProperty {
         name: "pit", type: "OnOffAuto", summary: "8254 timer", kind: .onOffAuto(\.machine.pit)),
       MachineProperty(
         name: "smbios-entry-point-type", type: "str", summary: "32 or 64",
-        kind: .text(\.machine.smbiosEntryPoint)),
+        kind: .choice(\.machine.smbiosEntryPoint, ["32", "64"])),
       MachineProperty(
         name: "smbus", type: "bool", summary: "SMBus of the PM function",
         kind: .boolean(\.machine.smbus)),

@@ -245,9 +245,7 @@ enum OptionTable {
       .argument("none", ScalarOptions.videoCard)),
     OptionDescriptor(
       "k", in: .display, "keyboard layout of displays",
-      .argument("LANGUAGE") { state, text, _ in
-        state.configuration.keyboardLayout = text
-      }),
+      .argument("LANGUAGE", ScalarOptions.keyboardLayout)),
   ]
 
   private static let runOptions = [

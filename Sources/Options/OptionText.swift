@@ -1,7 +1,7 @@
 // How single values are written: booleans, numbers, sizes, identifiers.
 
 /// What came of reading a number.
-enum NumberText<Value: Equatable>: Equatable {
+package enum NumberText<Value: Equatable>: Equatable {
   case value(Value)
   /// Not a number at all, or something follows it.
   case malformed
@@ -9,9 +9,9 @@ enum NumberText<Value: Equatable>: Equatable {
   case outOfRange
 }
 
-enum OptionText {
+package enum OptionText {
   /// `on`, `yes`, `true`, `y` and their opposites, in lower case.
-  static func boolean(_ text: String) -> Bool? {
+  package static func boolean(_ text: String) -> Bool? {
     switch text {
     case "on", "yes", "true", "y": true
     case "off", "no", "false", "n": false
@@ -32,7 +32,7 @@ enum OptionText {
   static func isHelp(_ text: some StringProtocol) -> Bool { text == "help" || text == "?" }
 
   /// An unsigned number, decimal, `0x` or `0` octal; a minus sign wraps around 2^64, as C does.
-  static func number(_ text: String) -> NumberText<UInt64> {
+  package static func number(_ text: String) -> NumberText<UInt64> {
     guard let (negative, digits) = signAndDigits(text) else { return .malformed }
     switch magnitude(digits) {
     case .malformed: return .malformed

@@ -44,6 +44,4 @@ package struct MessageConfiguration: Sendable, Equatable {
 package struct OvercommitConfiguration: Sendable, Equatable {
   /// Guest RAM is locked in memory.
   package var lockMemory = false
-  /// Guest may use power-saving instructions directly.
-  package var cpuPowerManagement = false
 }

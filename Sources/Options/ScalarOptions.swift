@@ -70,6 +70,25 @@ enum ScalarOptions {
     }
   }
 
+  /// Layouts that QEMU has tables for.
+  private static let keyboardLayouts = [
+    "ar", "bepo", "cz", "da", "de", "de-ch", "en-gb", "en-us", "es", "et", "fi", "fo", "fr",
+    "fr-be", "fr-ca", "fr-ch", "hr", "hu", "is", "it", "ja", "lt", "lv", "mk", "nl", "no", "pl",
+    "pt", "pt-br", "ru", "sl", "sv", "th", "tr",
+  ]
+
+  /// A layout only matters to a display, and there is none: known ones are warned about.
+  static let keyboardLayout: OptionDescriptor.Handler = {
+    state, text, origin throws(OptionError) in
+    guard keyboardLayouts.contains(text) else {
+      throw OptionError(
+        .invalidValue, origin, "could not read keymap file: '\(text)'",
+        suggestion: Spelling.nearest(to: text, among: keyboardLayouts))
+    }
+    state.warnings.append(
+      OptionWarning(origin, "there is no display that would use a keyboard layout"))
+  }
+
   static let videoCard: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
     if OptionText.isHelp(text) {
       state.help = .videoCards
@@ -97,6 +116,11 @@ enum ScalarOptions {
       let items = word == "all" ? known : [word]
       for item in items {
         guard known.contains(item) else {
+          if HelpCatalog.foreignLogItems.contains(item) {
+            throw OptionError(
+              .unsupported, origin, "log item '\(item)' is not supported",
+              hints: ["There are: \(known.joined(separator: ","))"])
+          }
           throw OptionError(
             .invalidValue, origin, "unknown log item '\(item)'",
             suggestion: Spelling.nearest(to: item, among: known),
@@ -124,7 +148,12 @@ enum ScalarOptions {
     }
     if let values = state.merged(.overcommit) {
       configuration.overcommit.lockMemory = values.boolean("mem-lock") ?? false
-      configuration.overcommit.cpuPowerManagement = values.boolean("cpu-pm") ?? false
+      if values.boolean("cpu-pm") == true, let entry = values["cpu-pm"] {
+        throw OptionError(
+          .unsupported, entry.origin,
+          "cpu-pm=on is not supported: interrupt controllers are in user space and must see a vCPU"
+            + " halt, so HLT and MWAIT are not left to the guest")
+      }
     }
     if let values = state.merged(.action) {
       for entry in values.entries {

@@ -174,13 +174,15 @@ enum MemoryOptions {
 
 /// What the firmware is told.
 enum BootOptions {
-  static func resolve(_ entries: [OptionEntry]) throws(OptionError) -> BootOrderConfiguration {
+  static func resolve(
+    _ entries: [OptionEntry], _ board: HelpCatalog.Machine
+  ) throws(OptionError) -> BootOrderConfiguration {
     var boot = BootOrderConfiguration()
     for entry in entries where entry.key.hasPrefix("boot.") {
       let value = entry.value
       switch entry.key {
-      case "boot.order": boot.order = try drives(entry)
-      case "boot.once": boot.once = try drives(entry)
+      case "boot.order": boot.order = try drives(entry, board)
+      case "boot.once": boot.once = try drives(entry, board)
       case "boot.menu": boot.menu = try OptionValues.boolean(value, of: entry.key, entry.origin)
       case "boot.strict":
         boot.strict = try OptionValues.boolean(value, of: entry.key, entry.origin)
@@ -202,8 +204,10 @@ enum BootOptions {
     return boot
   }
 
-  /// Letters `a` to `p`, each at most once.
-  private static func drives(_ entry: OptionEntry) throws(OptionError) -> String {
+  /// Letters `a` to `p`, each at most once; on a PC three of its four kinds, as its CMOS holds no more.
+  private static func drives(
+    _ entry: OptionEntry, _ board: HelpCatalog.Machine
+  ) throws(OptionError) -> String {
     var seen: Set<Character> = []
     for letter in entry.value {
       guard ("a"..."p").contains(letter) else {
@@ -212,6 +216,14 @@ enum BootOptions {
       guard seen.insert(letter).inserted else {
         throw OptionError(
           .invalidValue, entry.origin, "Boot device '\(letter)' was given twice")
+      }
+    }
+    if board.isPC {
+      guard entry.value.utf8.count <= 3 else {
+        throw OptionError(.invalidValue, entry.origin, "Too many boot devices for PC")
+      }
+      if let letter = entry.value.first(where: { !"abcdn".contains($0) }) {
+        throw OptionError(.invalidValue, entry.origin, "Invalid boot device for PC: '\(letter)'")
       }
     }
     return entry.value

@@ -57,6 +57,18 @@ package import Synchronization
     if descriptor >= 0 { close(descriptor) }
   }
 
+  /// Lets the kernel merge pages with equal ones (KSM), where it can (`-machine mem-merge=on`).
+  package func allowMerging() {
+    // SAFETY: our own mapping; its contents stay.
+    _ = unsafe madvise(base, size, Int32(MADV_MERGEABLE))
+  }
+
+  /// Leaves the memory out of core dumps of the process (`-machine dump-guest-core=off`).
+  package func excludeFromCoreDumps() {
+    // SAFETY: our own mapping; its contents stay.
+    _ = unsafe madvise(base, size, Int32(MADV_DONTDUMP))
+  }
+
   private static func map(
     _ length: Int, _ flags: Int32, _ file: Int32
   ) throws(SystemError) -> UnsafeMutableRawPointer {

@@ -44,6 +44,12 @@ struct AcceleratorChoice {
       throw error
     }
     for warning in warnings { Log.warning(warning) }
+    if configuration.onlyMigratable, table.entry(0x8000_0007).edx & 1 << 8 != 0 {
+      let message =
+        "State blocked by non-migratable CPU device (invtsc flag): not allowed with"
+        + " -only-migratable"
+      throw configuration.cpu?.origin.failure(message) ?? AcceleratorError(.unsupported, message)
+    }
     cpuid = table
   }
 

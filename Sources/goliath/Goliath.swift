@@ -27,6 +27,9 @@ enum Goliath {
       exit(1)
     }
     guard case .run(let configuration) = plan.action else { exit(0) }
+    Log.setMessageFormat(
+      timestamps: configuration.messages.timestamp,
+      guestName: configuration.messages.guestName ? configuration.name.guest : nil)
     // Before any thread is made: a fork takes only the calling one along.
     var daemon: Daemon?
     if configuration.process.daemonize {
@@ -36,6 +39,12 @@ enum Goliath {
       }
     }
     if let name = configuration.name.process { HostThread.nameProcess(name) }
+    do throws(OptionError) {
+      try HostSettings.apply(configuration)
+    } catch {
+      error.lines(program: program).forEach(Log.line)
+      exit(1)
+    }
     let announced = daemon
     exit(
       MainLoop.run {

@@ -19,7 +19,7 @@ final class Node {
   private var qmpMonitors: [QMPMonitor] = []
   private var humanMonitors: [HMPServer] = []
   private var machine: Machine?
-  private var writtenPidFile: String?
+  private var pidFile: PidFile?
 
   /// Lives as long as the process.
   private static var running: Node?
@@ -34,6 +34,7 @@ final class Node {
     Node.running = self
     do {
       try Signals.watch { [weak self] request in self?.terminate(request) }
+      try writePidFile()
       try makeChardevs()
       try makeMonitors()
       chardevs.whenConnected { [weak self] in self?.startMachine() }
@@ -94,7 +95,6 @@ final class Node {
         onExit: { [weak self] status in self?.exit(status) })
       self.machine = machine
       monitorContext.start(machine, cpuCapabilities: choice.capabilities)
-      try writePidFile()
       daemon?.announceReady()
       if !configuration.startPaused { try machine.resume() }
     } catch {
@@ -120,7 +120,7 @@ final class Node {
     MainLoop.post { [self] in
       machine?.tearDown()
       chardevs.shutDown()
-      if let writtenPidFile { FileDescriptor.remove(writtenPidFile) }
+      pidFile?.remove()
       MainLoop.stop(status: status)
     }
   }
@@ -133,12 +133,10 @@ final class Node {
   private func writePidFile() throws(OptionError) {
     guard let path = configuration.process.pidFile else { return }
     do {
-      let file = try FileDescriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
-      _ = try file.write(Array("\(getpid())\n".utf8))
-      writtenPidFile = path
+      pidFile = try PidFile(path)
     } catch {
       throw OptionOrigin(option: "-pidfile", argument: path).failure(
-        "cannot create PID file: \(error.reason)")
+        "cannot create PID file: \(error.message)")
     }
   }
 }

@@ -164,6 +164,8 @@ let refusals: [(line: String, sentence: String)] = [
   ),
   ("-cpu ''", "-cpu : -cpu option cannot be empty"),
   ("-boot zz", "-boot zz: Invalid boot device 'z'"),
+  ("-boot abcd", "≠-boot abcd: Too many boot devices for PC"),
+  ("-boot order=e", "≠-boot order=e: Invalid boot device for PC: 'e'"),
   ("-boot order=aa", "-boot order=aa: Boot device 'a' was given twice"),
   ("-boot foo=1", "-boot foo=1: Parameter 'boot.foo' is unexpected"),
   ("-boot menu=foo", "-boot menu=foo: Parameter 'boot.menu' expects 'on' or 'off'"),
@@ -258,6 +260,23 @@ let refusals: [(line: String, sentence: String)] = [
   ("-vga std", "≠-vga std: video card 'std' is not supported yet; use -vga none"),
   ("-readconfig nosuch", "-readconfig nosuch: Could not open 'nosuch': No such file or directory"),
   ("-echr foo", "≠-echr foo: Bad argument to echr"),
+  ("-d int,in_asm", "≠-d int,in_asm: log item 'in_asm' is not supported"),
+  (
+    "-overcommit cpu-pm=on",
+    "≠-overcommit cpu-pm=on: cpu-pm=on is not supported: interrupt controllers are in user space and"
+      + " must see a vCPU halt, so HLT and MWAIT are not left to the guest"
+  ),
+  ("-k klingon", "≠-k klingon: could not read keymap file: 'klingon'"),
+  (
+    "-machine max-ram-below-4g=5G",
+    "≠-machine max-ram-below-4g=5G: Machine option 'max-ram-below-4g=5368709120' expects size less"
+      + " than or equal to 4G"
+  ),
+  (
+    "-machine smbios-entry-point-type=63",
+    "-machine smbios-entry-point-type=63: Parameter 'smbios-entry-point-type' does not accept value"
+      + " '63'"
+  ),
   ("-d int,foo", "≠-d int,foo: unknown log item 'foo'"),
   ("-daemonize -nographic", "-nographic: -nographic cannot be used with -daemonize"),
   ("-daemonize -serial stdio", "-serial stdio: cannot use stdio with -daemonize"),

@@ -209,16 +209,15 @@ import Testing
   @Test func smallOptionsAreTakenOver() throws {
     let it = try configuration(
       "-L /a -L /b -bios f -D log -d int,cpu_reset,int -k de -only-migratable -echr 0x14"
-        + " -overcommit cpu-pm=on -fw_cfg opt/a,string=b,,c -fw_cfg name=opt/f,file=/x"
+        + " -overcommit mem-lock=on,cpu-pm=off -fw_cfg opt/a,string=b,,c -fw_cfg name=opt/f,file=/x"
         + " -debugcon file:/d -no-fd-bootchk -sandbox off -action panic=exit-failure"
         + " -machine graphics=off,max-ram-below-4g=2G,vmport=off,x-oem-id=GOLIAT")
     #expect(it.boot.dataDirectories == ["/a", "/b"])
     #expect(it.boot.firmware == "f")
     #expect((it.log.file, it.log.items) == ("log", ["int", "cpu_reset"]))
-    #expect(it.keyboardLayout == "de")
     #expect(it.onlyMigratable)
     #expect(it.escapeCharacter == 0x14)
-    #expect(it.overcommit.cpuPowerManagement)
+    #expect(it.overcommit.lockMemory)
     #expect(it.firmwareItems.map(\.contents) == [.text("b,c"), .file("/x")])
     #expect(it.debugConsole == "debugcon")
     #expect(it.machine.floppyBootCheck == false)
@@ -226,6 +225,14 @@ import Testing
     #expect(it.actions.panic == .exitFailure)
     #expect(it.machine.maximumRAMBelow4GiB == 2 << 30)
     #expect(it.machine.oemID == "GOLIAT")
+  }
+
+  @Test func aKeyboardLayoutIsWarnedAboutAsNoDisplayUsesIt() throws {
+    let plan = try CommandLineParser().parse(words("-k de"))
+    #expect(
+      plan.warnings.flatMap { $0.lines(program: "goliath") } == [
+        "goliath: -k de: warning: there is no display that would use a keyboard layout"
+      ])
   }
 
   @Test func switchesWithoutValuesAreWarnedAbout() throws {

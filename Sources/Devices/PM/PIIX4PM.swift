@@ -26,6 +26,7 @@ package final class PIIX4PM: Device, PCIFunction {
   package static let acpiDisable: UInt8 = 0xF0
 
   private let bus: PCIBus
+  private let hasSMBus: Bool
   private struct State {
     var configuration = PIIX4PM.initial()
     var model = PowerManagement()
@@ -42,7 +43,11 @@ package final class PIIX4PM: Device, PCIFunction {
   private let state = Mutex(State())
   private let mapping = Mutex(())
 
-  package init(bus: PCIBus) { self.bus = bus }
+  /// Without `hasSMBus` no SMBus host controller answers, wherever the guest maps it.
+  package init(bus: PCIBus, hasSMBus: Bool = true) {
+    self.bus = bus
+    self.hasSMBus = hasSMBus
+  }
 
   /// Offsets in configuration space (82371AB, 7.1).
   private enum Register {
@@ -156,7 +161,8 @@ package final class PIIX4PM: Device, PCIFunction {
         let smbus = UInt64(state.configuration.read(Register.smbusBase, width: 4) & 0xFFC0)
         let old = (state.mappedPM, state.mappedSMBus)
         state.mappedPM = bytes[Register.pmMisc] & 1 != 0 && pm != 0 ? pm : nil
-        state.mappedSMBus = bytes[Register.smbusConfiguration] & 1 != 0 && smbus != 0 ? smbus : nil
+        let enabled = bytes[Register.smbusConfiguration] & 1 != 0 && self.hasSMBus
+        state.mappedSMBus = enabled && smbus != 0 ? smbus : nil
         return (state.mappedPM, state.mappedSMBus, old.0, old.1)
       }
       if pm != oldPM { map(ports, pmWindow, "piix4-pm", pm) }

@@ -11,6 +11,9 @@ struct DeviceProperties {
   /// Throws `DeviceError` with QEMU's sentences for an unknown type, one that is the board's, or an unknown property.
   init(_ wanted: DeviceConfiguration, globals: [GlobalProperty]) throws(DeviceError) {
     guard let type = Machine.userDeviceTypes.first(where: { $0.name == wanted.driver }) else {
+      if BoardSettings.boardTypes.contains(where: { $0.name == wanted.driver }) {
+        throw DeviceError(.unknownType, "Parameter 'driver' expects a pluggable device type")
+      }
       throw DeviceError(.unknownType, "'\(wanted.driver)' is not a valid device model name")
     }
     self.type = type

@@ -4,29 +4,56 @@ import Host
 import Options
 
 extension PCBoard {
+  /// The drives that are tried when `-boot` does not say: hard disk, CD-ROM, network.
+  private static let usualBootOrder = "cad"
+
   /// Fills fw_cfg: what the machine is, tables, kernel, the user's own items. Throws `DeviceError`.
   func publishConfiguration() throws(DeviceError) {
+    let order = configuration.bootOrder
     var standard = StandardItems(
       memory: MemoryLayout(map), cpuCount: UInt16(clamping: parts.apicIDs.count),
       maximumAPICID: parts.apicIDs.map(\.rawValue).max() ?? 0)
     standard.uuid = configuration.uuid?.bytes
     standard.isGraphic = configuration.machine.graphics
-    let order = configuration.bootOrder
+    standard.allowsS3 = !settings.disablesS3
+    standard.allowsS4 = !settings.disablesS4
+    standard.s4Value = settings.s4Value
     standard.boot.firstDevice = (order.once ?? order.order)?.utf8.first ?? standard.boot.firstDevice
     standard.boot.showsMenu = order.menu ?? false
     standard.boot.menuWaitMilliseconds = order.splashTime.map { UInt16(clamping: $0) }
     standard.boot.rebootTimeoutMilliseconds = order.rebootTimeout.map { Int32(clamping: $0) }
     try standard.install(
       into: fwCfg, bootOrder: boot.bootOrder + (order.strict ? ["HALT"] : []))
+    if let splash = order.splash {
+      do throws(BootError) {
+        let file = try SplashScreen.file(splash, directories: configuration.boot.dataDirectories)
+        try setFile(file)
+      } catch {
+        throw DeviceError(.unavailable, "-boot splash: \(error.message)")
+      }
+    }
 
     rtc.setMemorySize(below4GiB: map.lowSize, above4GiB: map.highSize)
-    rtc.setBootOrder(
-      order.once ?? order.order ?? "cad",
-      checksFloppySignature: configuration.machine.floppyBootCheck)
+    setBootOrder(order.once ?? order.order)
     for item in boot.items { fwCfg.setItem(item.key, item.bytes) }
     for file in boot.files { try fwCfg.setFile(file.name, file.bytes, isWritable: file.isWritable) }
     for item in configuration.firmwareItems {
       try fwCfg.setFile(item.name, try contents(of: item))
+    }
+  }
+
+  /// What the firmware tries first from the next reset on; nil is the board's usual order.
+  func setBootOrder(_ order: String?) {
+    rtc.setBootOrder(
+      order ?? PCBoard.usualBootOrder,
+      checksFloppySignature: configuration.machine.floppyBootCheck)
+  }
+
+  private func setFile(_ file: BootPlan.ConfigurationFile) throws(BootError) {
+    do throws(DeviceError) {
+      try fwCfg.setFile(file.name, file.bytes)
+    } catch {
+      throw BootError(.tooLarge, error.message)
     }
   }
 

@@ -23,6 +23,10 @@ final class PCBoard: Board {
   /// Keeps the character frontends of serial ports and consoles alive.
   private var frontends: [any ChardevFrontend] = []
   let boot: BootPlan
+  /// What `-global` says about the devices below.
+  let settings: BoardSettings
+  /// How often the machine has been prepared: the first time is power-on.
+  private var startCount = 0
 
   /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
   init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
@@ -30,7 +34,10 @@ final class PCBoard: Board {
     let configuration = parts.configuration
     map = PCMemoryMap(
       ramSize: configuration.memory.size, limit: configuration.machine.maximumRAMBelow4GiB)
-    boot = try BootPlan.make(configuration, map: map, apicIDs: parts.apicIDs)
+    settings = try BoardSettings(
+      configuration.globals, created: configuration.devices.map(\.driver))
+    for warning in settings.warnings { Log.warning(warning) }
+    boot = try BootPlan.make(configuration, map: map, apicIDs: parts.apicIDs, settings: settings)
     do {
       ram = try RAMBlock(name: "pc.ram", size: Int(clamping: map.ramSize))
       firmware = try boot.firmware.map { (image) throws(SystemError) in
@@ -39,8 +46,12 @@ final class PCBoard: Board {
     } catch {
       throw MachineError("cannot set up guest memory '\(map.ramSize >> 20) MiB': \(error.reason)")
     }
-    pm = PIIX4PM(bus: pci)
-    rtc = RTC(clock: parts.clock, slewsLostTicks: configuration.rtc.slewsLostTicks)
+    if configuration.machine.mergeMemory { ram.allowMerging() }
+    if !configuration.machine.dumpGuestCore { ram.excludeFromCoreDumps() }
+    pm = PIIX4PM(bus: pci, hasSMBus: configuration.machine.smbus)
+    rtc = RTC(
+      clock: parts.clock,
+      slewsLostTicks: settings.slewsLostTicks ?? configuration.rtc.slewsLostTicks)
     do throws(DeviceError) {
       try makeChipset()
       try makeISADevices()
@@ -193,6 +204,10 @@ final class PCBoard: Board {
   // MARK: - Start and stop
 
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {
+    startCount += 1
+    if startCount == 2, configuration.bootOrder.once != nil {
+      setBootOrder(configuration.bootOrder.order)
+    }
     let memory = parts.context.memory
     if let firmware, let image = boot.firmware {
       let start = GuestAddress(PCMemoryMap.fourGiB - UInt64(firmware.size))

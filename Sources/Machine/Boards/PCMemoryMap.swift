@@ -12,6 +12,8 @@ package struct PCMemoryMap: Equatable, Sendable {
 
   /// The first address above the PCI hole.
   package static let fourGiB: UInt64 = 1 << 32
+  /// Where the addresses of IOAPIC, local APICs and firmware begin.
+  private static let interruptControllers: UInt64 = 0xFEC0_0000
   /// VGA memory and expansion ROMs lie between.
   package static let legacyHole: Range<UInt64> = 0xA0000..<0xC0000
   /// With more RAM than this the low part ends at 3 GiB, so that both parts begin and end on a gigabyte.
@@ -20,12 +22,9 @@ package struct PCMemoryMap: Equatable, Sendable {
   /// - Parameter limit: the user's `max-ram-below-4g`.
   package init(ramSize: UInt64, limit: UInt64? = nil) {
     self.ramSize = ramSize
-    let bound = min(limit ?? PCMemoryMap.largestLow, PCMemoryMap.fourGiB)
-    if ramSize < bound || (limit != nil && ramSize <= bound) {
-      lowSize = ramSize
-    } else {
-      lowSize = limit == nil ? 0xC000_0000 : bound
-    }
+    // RAM never reaches the IOAPIC, the local APICs and the firmware at the end of the 4 GiB.
+    let bound = min(limit ?? PCMemoryMap.largestLow, PCMemoryMap.interruptControllers)
+    lowSize = ramSize < bound ? ramSize : min(bound, 0xC000_0000)
   }
 
   /// The memory slots when the chipset decodes 0xC0000 to 0xFFFFF as `shadow` says.

@@ -9,7 +9,8 @@ extension MemoryLayout {
 extension BootPlan {
   /// Reads the files that the command line names and plans the start. Throws `MachineError` with one sentence.
   static func make(
-    _ configuration: LaunchConfiguration, map: PCMemoryMap, apicIDs: [APICID]
+    _ configuration: LaunchConfiguration, map: PCMemoryMap, apicIDs: [APICID],
+    settings: BoardSettings
   ) throws(MachineError) -> BootPlan {
     do throws(BootError) {
       let sources = configuration.boot
@@ -29,8 +30,12 @@ extension BootPlan {
         wanted.firmware = try BootFile.firmware(
           sources.firmware ?? BootFile.defaultFirmware, directories: sources.dataDirectories)
       }
-      wanted.tables = FirmwareTables(
-        FirmwareConfiguration(configuration, memory: wanted.memory, apicIDs: apicIDs))
+      var description = FirmwareConfiguration(
+        configuration, memory: wanted.memory, apicIDs: apicIDs)
+      description.allowsS3 = !settings.disablesS3
+      description.allowsS4 = !settings.disablesS4
+      description.s4Value = settings.s4Value
+      wanted.tables = FirmwareTables(description)
       return try make(wanted)
     } catch {
       throw MachineError(error.message)
@@ -60,6 +65,7 @@ extension FirmwareConfiguration {
     hasHPET = configuration.machine.hpet
     hasKeyboardController = configuration.machine.i8042
     hasACPI = configuration.machine.acpi != .off
+    hasSMBIOS3 = configuration.machine.smbiosEntryPoint == "64"
     oemID = configuration.machine.oemID ?? oemID
     oemTableID = configuration.machine.oemTableID ?? oemTableID
     if let device = configuration.devices.first(where: { $0.driver == "pvpanic" }) {

@@ -227,7 +227,7 @@ enum DSDT {
     }
     var states: [AML] = []
     if configuration.allowsS3 { states.append(state("\\_S3", 1)) }
-    if configuration.allowsS4 { states.append(state("\\_S4", 2)) }
+    if configuration.allowsS4 { states.append(state("\\_S4", UInt64(configuration.s4Value))) }
     states.append(state("\\_S5", 0))
     return states
   }

@@ -36,6 +36,10 @@ package struct FirmwareConfiguration: Equatable, Sendable {
   package var oemTableID = "BXPC    "
   package var allowsS3 = true
   package var allowsS4 = true
+  /// `SLP_TYP` of S4.
+  package var s4Value: UInt8 = 2
+  /// The 64-bit entry point of SMBIOS 3.0 instead of the 32-bit one of 2.8.
+  package var hasSMBIOS3 = false
 
   package init(memory: MemoryLayout, processors: [Processor]) {
     self.memory = memory

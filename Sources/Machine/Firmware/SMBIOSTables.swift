@@ -1,12 +1,15 @@
-/// SMBIOS 2.8 tables of a `pc` machine (DMTF DSP0134 2.8): system, chassis, processors, memory.
+/// SMBIOS 2.8 or 3.0 tables of a `pc` machine (DMTF DSP0134): system, chassis, processors, memory.
 ///
 /// There is no BIOS information (type 0): firmware adds its own; a guest without firmware does without.
 struct SMBIOSTables: Equatable, Sendable {
   private(set) var tables: [UInt8] = []
   private var structureCount = 0
   private var largest = 0
+  /// Tables of version 3.0 behind a 64-bit entry point.
+  let isVersion3: Bool
 
   init(_ configuration: FirmwareConfiguration) {
+    isVersion3 = configuration.hasSMBIOS3
     addSystem(configuration)
     addChassis(configuration)
     for socket in 0..<max(configuration.sockets, 1) { addProcessor(socket, configuration) }
@@ -16,11 +19,21 @@ struct SMBIOSTables: Equatable, Sendable {
     add(127, 0x7F00, [], [])
   }
 
-  /// Entry point structure (5.2.1), 31 bytes, with the tables' address still to be filled in, as firmware expects it.
+  /// Entry point structure (5.2.1 or 5.2.2), 31 or 24 bytes, with the tables' address still to be filled in, as firmware expects it.
   var anchor: [UInt8] { anchor(pointingTo: 0) }
 
-  /// The entry point with the tables' address and both checksums.
+  /// The 64-bit entry point (5.2.2), 24 bytes.
+  private func anchor3(pointingTo address: UInt32) -> [UInt8] {
+    var out = Array("_SM3_".utf8) + [0, 0x18, 3, 0, 0, 1, 0]
+    out.append32(UInt32(clamping: tables.count))
+    out.append64(UInt64(address))
+    out[5] = 0 &- out.reduce(0, &+)
+    return out
+  }
+
+  /// The entry point with the tables' address and its checksums.
   func anchor(pointingTo address: UInt32) -> [UInt8] {
+    if isVersion3 { return anchor3(pointingTo: address) }
     var out = Array("_SM_".utf8) + [0, 0x1F, 2, 8]
     out.append16(UInt16(clamping: largest))
     out += [0, 0, 0, 0, 0, 0]
@@ -88,6 +101,13 @@ struct SMBIOSTables: Equatable, Sendable {
     body += [cores, cores, threads]
     body.append16(2)  // characteristics: unknown
     body.append16(1)  // family 2: other
+    if isVersion3 {
+      // The same counts without the limit of 255 (7.5.6 to 7.5.8).
+      let all = UInt16(clamping: configuration.coresPerSocket)
+      body.append16(all)
+      body.append16(all)
+      body.append16(UInt16(clamping: configuration.coresPerSocket * configuration.threadsPerCore))
+    }
     add(
       4, UInt16(truncatingIfNeeded: 0x400 + socket), body,
       ["CPU \(socket)", SMBIOSTables.manufacturer, configuration.machineName])

@@ -25,6 +25,8 @@ package struct StandardItems: Sendable {
   package var boot = BootOptions()
   package var allowsS3 = true
   package var allowsS4 = true
+  /// `SLP_TYP` of S4.
+  package var s4Value: UInt8 = 2
 
   package init(memory: MemoryLayout, cpuCount: UInt16, maximumAPICID: UInt32) {
     self.memory = memory
@@ -54,7 +56,7 @@ package struct StandardItems: Sendable {
     try device.setFile("etc/e820", BootMemory.firmwareMap(memory))
     // Bit 7: the state exists; below: its SLP_TYP.
     let s3: UInt8 = 1 | (allowsS3 ? 0x80 : 0)
-    let s4: UInt8 = 2 | (allowsS4 ? 0x80 : 0)
+    let s4: UInt8 = (s4Value & 0x7F) | (allowsS4 ? 0x80 : 0)
     try device.setFile("etc/system-states", [128, 0, 0, s3, s4, 128])
     let fail = boot.rebootTimeoutMilliseconds ?? -1
     try device.setFile("etc/boot-fail-wait", little(UInt64(UInt32(bitPattern: fail)), 4))

@@ -11,6 +11,7 @@ import Synchronization
 final class VCPUThread: Sendable {
   let vcpu: any VCPU
   let apic: LocalAPICUnit
+  private let name: String
   private let signature: UInt32
   private let isBoot: Bool
   private let onExit: @Sendable (VCPUID, VMExit) -> Void
@@ -27,11 +28,12 @@ final class VCPUThread: Sendable {
   private let activityBox: Atomic<UInt8>
   private let thread = Mutex<HostThread?>(nil)
 
-  /// A parked vCPU. `onExit` is called on its thread for `shutdown`, `debug` and `failure`, after the pause count was raised by one.
+  /// A parked vCPU, whose thread will be called `name`. `onExit` is called on its thread for `shutdown`, `debug` and `failure`, after the pause count was raised by one.
   init(
-    vcpu: any VCPU, apic: LocalAPICUnit, signature: UInt32, tscFrequency: UInt64, isBoot: Bool,
-    onExit: @escaping @Sendable (VCPUID, VMExit) -> Void
+    name: String, vcpu: any VCPU, apic: LocalAPICUnit, signature: UInt32, tscFrequency: UInt64,
+    isBoot: Bool, onExit: @escaping @Sendable (VCPUID, VMExit) -> Void
   ) {
+    self.name = name
     self.vcpu = vcpu
     self.apic = apic
     self.signature = signature
@@ -53,7 +55,7 @@ final class VCPUThread: Sendable {
 
   /// Begins the thread, parked. Throws `SystemError`.
   func start() throws(SystemError) {
-    let started = try HostThread(name: "vcpu/\(vcpu.id)") { [self] in loop() }
+    let started = try HostThread(name: name) { [self] in loop() }
     thread.withLock { $0 = started }
   }
 
@@ -84,6 +86,9 @@ final class VCPUThread: Sendable {
 
   /// The state after a machine reset. Paused only. Throws `AcceleratorError`.
   func reset() throws(AcceleratorError) {
+    if Log.isEnabled(.cpuReset), let state = try? vcpu.readState() {
+      Log.write(.cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.logText)
+    }
     try vcpu.writeState(CPUState.reset(signature: signature))
     setActivity(isBoot ? .running : .waitingForStartup)
   }
@@ -173,18 +178,22 @@ final class VCPUThread: Sendable {
     guard !apic.pending.events.isEmpty else { return }
     let (events, vector) = apic.takeEvents()
     if events.contains(.initialize) {
+      Log.write(.interrupts, "CPU \(vcpu.id): INIT")
       if let state = try? vcpu.readState() {
+        Log.write(.cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.logText)
         try? vcpu.writeState(state.initialized(signature: signature))
       }
       setActivity(isBoot ? .running : .waitingForStartup)
     }
     if events.contains(.startUp), activity == .waitingForStartup, var state = try? vcpu.readState()
     {
+      Log.write(.interrupts, "CPU \(vcpu.id): STARTUP vector 0x\(String(vector, radix: 16))")
       state.start(vector: vector)
       try? vcpu.writeState(state)
       setActivity(.running)
     }
     if events.contains(.nmi), activity != .waitingForStartup {
+      Log.write(.interrupts, "CPU \(vcpu.id): NMI")
       vcpu.injectNMI()
       setActivity(.running)
     }
@@ -218,7 +227,11 @@ final class VCPUThread: Sendable {
       return
     }
     if vcpu.canAcceptInterrupt {
-      if let vector = apic.acknowledge() { vcpu.inject(vector: vector) }
+      if let vector = apic.acknowledge() {
+        Log.write(
+          .interrupts, "CPU \(vcpu.id): interrupt vector 0x\(String(vector, radix: 16))")
+        vcpu.inject(vector: vector)
+      }
       vcpu.wantsInterruptWindow = apic.pending.hasInterrupt
     } else {
       vcpu.wantsInterruptWindow = true
