@@ -149,6 +149,6 @@ let package = Package(
         "Host",
       ]),
     tests("ProjectTests", []),
-    tests("EndToEnd", ["goliath", "JSON"], exclude: ["lifecycle.py"]),
+    tests("EndToEnd", ["goliath", "JSON", "Host"], exclude: ["lifecycle.py"]),
   ]
 )

@@ -103,7 +103,8 @@ package final class Machine {
         configuration.name.debugThreads
         ? "CPU \(id)/\(acceleratorName.uppercased())" : "vcpu/\(id)"
       let thread = VCPUThread(
-        name: name, vcpu: vcpu, apic: apic, signature: cpuid.signature, tscFrequency: vm.tscFrequency,
+        name: name, vcpu: vcpu, apic: apic, signature: cpuid.signature,
+        tscFrequency: vm.tscFrequency,
         isBoot: index == 0
       ) { [weak self] id, exit in
         MainLoop.post { [weak self] in self?.handle(exit, of: id) }

@@ -61,7 +61,8 @@ enum ChardevOptions {
 
   /// Backends that QEMU has and Goliath has not.
   private static let refused = [
-    "braille", "dbus", "msmouse", "parallel", "parport", "qemu-vdagent", "spiceport", "spicevmc", "testdev", "wctablet",
+    "braille", "dbus", "msmouse", "parallel", "parport", "qemu-vdagent", "spiceport", "spicevmc",
+    "testdev", "wctablet",
   ]
 
   /// The devices that one set of parameters makes: one, or with `mux=on` a base and its multiplexer.

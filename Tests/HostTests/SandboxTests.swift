@@ -16,7 +16,7 @@ import Testing
   ) throws -> [String: Int32] {
     let findings = Findings()
     let thread = try HostThread(name: "sandboxed") {
-      do {
+      do throws(SystemError) {
         try Sandbox(denying: denied).install(allThreads: false)
       } catch {
         findings.codes.withLock { $0["install"] = error.code }
@@ -35,23 +35,30 @@ import Testing
   }
 
   private let priority: (String, @Sendable () -> Int32) = (
-    "setpriority", { setpriority(__priority_which_t(rawValue: 0), 0, 0) }
+    "setpriority", { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 0) }
   )
-  private let swap: (String, @Sendable () -> Int32) = ("swapoff", { swapoff("/nowhere") })
-  private let setUser: (String, @Sendable () -> Int32) = ("setfsuid", { setpgid(0, 0) })
+  // Too long for the kernel, so that nothing happens were it allowed.
+  private let setHostName: (String, @Sendable () -> Int32) = (
+    "sethostname", { sethostname("x", 1000) }
+  )
+  private let setUser: (String, @Sendable () -> Int32) = ("setpgid", { setpgid(0, 0) })
   private let execute: (String, @Sendable () -> Int32) = (
-    "execve", { execve("/nowhere", nil, nil) }
+    "execve",
+    {
+      var none: [UnsafeMutablePointer<CChar>?] = [nil]
+      return execve("/nowhere", &none, &none)
+    }
   )
 
   @Test func deniedCallsFailWithEPERMAndOthersWork() throws {
     let all = try codes(
-      denying: [.resourceControl, .spawn, .privileges], [priority, swap, setUser, execute])
-    #expect(all == ["setpriority": EPERM, "swapoff": EPERM, "setfsuid": EPERM, "execve": EPERM])
+      denying: [.resourceControl, .spawn, .privileges], [priority, setHostName, setUser, execute])
+    #expect(all == ["setpriority": EPERM, "sethostname": EPERM, "setpgid": EPERM, "execve": EPERM])
   }
 
   @Test func whatIsNotDeniedReachesTheKernel() throws {
-    let some = try codes(denying: [], [priority, execute, swap])
-    #expect(some == ["setpriority": 0, "execve": ENOENT, "swapoff": EPERM])
+    let some = try codes(denying: [], [priority, execute, setHostName])
+    #expect(some == ["setpriority": 0, "execve": ENOENT, "sethostname": EPERM])
   }
 
   @Test func threadsCanBeMadeWhereProcessesCannot() throws {
@@ -70,7 +77,8 @@ import Testing
           "process",
           {
             var child: pid_t = 0
-            let code = posix_spawn(&child, "/bin/true", nil, nil, nil, nil)
+            var arguments: [UnsafeMutablePointer<CChar>?] = [nil]
+            let code = posix_spawn(&child, "/bin/true", nil, nil, &arguments, environ)
             errno = code
             return code == 0 ? 0 : -1
           }

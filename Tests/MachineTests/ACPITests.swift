@@ -140,4 +140,26 @@ private func place(_ configuration: FirmwareConfiguration) -> Memory {
     process.waitUntilExit()
     return (process.terminationStatus, String(decoding: data, as: UTF8.self))
   }
+
+  @Test func smbios3HasTheEntryPointOf64Bits() throws {
+    var wanted = configuration()
+    wanted.hasSMBIOS3 = true
+    let files = FirmwareTables(wanted).files
+    let anchor = try #require(files.first { $0.name == "etc/smbios/smbios-anchor" }).bytes
+    let tables = try #require(files.first { $0.name == "etc/smbios/smbios-tables" }).bytes
+    #expect(anchor.count == 24 && anchor.reduce(0, &+) == 0)
+    #expect(String(decoding: anchor.prefix(5), as: UTF8.self) == "_SM3_")
+    #expect(Array(anchor[6...8]) == [24, 3, 0])
+    #expect(Int(anchor[12]) | Int(anchor[13]) << 8 == tables.count)
+    // Type 4 of version 3.0 has 48 bytes (DSP0134 3.0, 7.5).
+    var offset = 0
+    var sizes: [UInt8: UInt8] = [:]
+    while offset < tables.count {
+      sizes[tables[offset]] = tables[offset + 1]
+      offset += Int(tables[offset + 1])
+      while tables[offset] != 0 || tables[offset + 1] != 0 { offset += 1 }
+      offset += 2
+    }
+    #expect(sizes[4] == 48)
+  }
 }

@@ -274,8 +274,8 @@ let refusals: [(line: String, sentence: String)] = [
   ),
   (
     "-machine smbios-entry-point-type=63",
-    "-machine smbios-entry-point-type=63: Parameter 'smbios-entry-point-type' does not accept value"
-      + " '63'"
+    "≠-machine smbios-entry-point-type=63: Parameter 'smbios-entry-point-type' does not accept value"
+      + " '63'; did you mean '64'?"
   ),
   ("-d int,foo", "≠-d int,foo: unknown log item 'foo'"),
   ("-daemonize -nographic", "-nographic: -nographic cannot be used with -daemonize"),

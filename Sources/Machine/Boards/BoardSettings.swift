@@ -1,28 +1,30 @@
 import DeviceModel
 import Devices
 import Host
-import Options
+package import Options
 
 /// What `-global` says about the board's own devices. Every entry acts, is warned about, or is an error; none is passed over.
-struct BoardSettings: Equatable, Sendable {
-  var disablesS3 = false
-  var disablesS4 = false
+package struct BoardSettings: Equatable, Sendable {
+  package var disablesS3 = false
+  package var disablesS4 = false
   /// `SLP_TYP` of S4.
-  var s4Value: UInt8 = 2
+  package var s4Value: UInt8 = 2
   /// `mc146818rtc.lost_tick_policy`; nil when not given.
-  var slewsLostTicks: Bool?
+  package var slewsLostTicks: Bool?
   /// Sentences for the user.
-  private(set) var warnings: [String] = []
+  package private(set) var warnings: [String] = []
 
-  init() {}
+  package init() {}
 
   /// Reads `globals`; `created` are the type names of the user's devices. Throws `MachineError` with QEMU's sentences for a property
   /// that the type lacks or a value that it cannot have.
-  init(_ globals: [GlobalProperty], created: [String]) throws(MachineError) {
+  package init(_ globals: [GlobalProperty], created: [String]) throws(MachineError) {
     for global in globals {
       let text = "\(global.driver).\(global.property)"
       if let type = Machine.userDeviceTypes.first(where: { $0.name == global.driver }) {
-        if !created.contains(type.name) { warnings.append("global \(text)=\(global.value) not used") }
+        if !created.contains(type.name) {
+          warnings.append("global \(text)=\(global.value) not used")
+        }
         continue
       }
       guard let type = BoardSettings.boardTypes.first(where: { $0.name == global.driver }) else {
