@@ -161,19 +161,27 @@ final class LocalAPICSlot: Sendable {
     return APICTime(nanoseconds: now, tsc: hooks.timeStampCounter())
   }
 
-  /// Looks whether the timer has expired; for the vCPU thread. True when there is something new to look at.
-  func advanceTimer() -> Bool {
-    let time = time(withTSC: true)
-    let (_, kick) = update { $0.advance(to: time) }
-    return kick
-  }
+  /// Looks whether the timer has expired. True when there is something new to look at.
+  func advanceTimer() -> Bool { expire().kick }
 
   private func timerFired() {
-    let time = time(withTSC: true)
-    let (expired, kick) = update { $0.advance(to: time) }
-    // Too early (the counter was changed, or rounding): compute the moment anew.
-    if !expired { refreshDeadline() }
+    let (expired, kick) = expire()
+    // Too early (the deadline has moved): arm it anew.
+    if !expired { armTimer() }
     if kick { self.kick() }
+  }
+
+  /// Lets the timer expire by guest time. The time stamp counter was asked when the deadline was set, on the
+  /// vCPU's own thread, and not here: on a host whose counter is unstable another thread cannot know it.
+  private func expire() -> (Bool, kick: Bool) {
+    let now = clock.now
+    return update { apic in
+      var time = APICTime(nanoseconds: UInt64(bitPattern: now))
+      if case .tsc(let target) = apic.nextDeadline, now >= deadline.load(ordering: .relaxed) {
+        time.tsc = target
+      }
+      return apic.advance(to: time)
+    }
   }
 
   /// Computes the deadline again and arms the timer: after the time stamp counter was set.

@@ -379,7 +379,7 @@ final class Bench: Sendable {
     unit.connect(
       VCPUHooks(
         kick: {}, tscFrequency: 2_000_000_000,
-        timeStampCounter: { UInt64(clock.now) * 2 + box.offset.load(ordering: .relaxed) }))
+        timeStampCounter: { UInt64(clock.now) * 2 &+ box.offset.load(ordering: .relaxed) }))
     unit.write(offset: 0x320, width: 4, 0x4_0040)
     #expect(unit.writeMSR(0x6E0, 1_000 + 2_000_000) == true)
     bench.clock.advance(by: 999_999)
@@ -397,6 +397,17 @@ final class Bench: Sendable {
     #expect(unit.pending.isEmpty)
     bench.clock.advance(to: 2_000_502)
     #expect(unit.pending.vector == 0x40)
+    // What another thread sees of the counter at expiry does not count.
+    _ = unit.acknowledge()
+    unit.write(offset: 0xB0, width: 4, 0)
+    #expect(unit.writeMSR(0x6E0, UInt64(bench.clock.now) * 2 + 2_000) == true)
+    let armed = bench.clock.now
+    box.offset.store(UInt64.max - (1 << 40), ordering: .relaxed)
+    bench.clock.advance(to: armed + 999)
+    #expect(unit.pending.isEmpty)
+    bench.clock.advance(to: armed + 1_001)
+    #expect(unit.pending.vector == 0x40)
+    box.offset.store(0, ordering: .relaxed)
     // A deadline beyond all time is no arithmetic trap.
     #expect(unit.writeMSR(0x6E0, UInt64.max) == true)
     #expect(unit.nextDeadline > 1 << 60)
