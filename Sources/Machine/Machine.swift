@@ -181,10 +181,10 @@ package final class Machine {
       switch effect {
       case .pauseVCPUs: pauseVCPUs()
       case .resumeVCPUs: resumeVCPUs()
-      case .resetMachine:
+      case .resetMachine, .wakeMachine:
         do {
           group.pause()
-          try resetAll(.warm)
+          if effect == .wakeMachine { try wakeAll() } else { try resetAll(.warm) }
           group.release()
         } catch {
           group.release()
@@ -211,7 +211,19 @@ package final class Machine {
     group.release()
   }
 
+  /// ACPI S3 ends: devices and vCPUs lost their state, memory did not.
+  private func wakeAll() throws(MachineError) {
+    board.prepareWake()
+    try resetDevices(.warm)
+    try board.finishWake(group.threads)
+  }
+
   private func resetAll(_ kind: ResetKind) throws(MachineError) {
+    try resetDevices(kind)
+    try board.prepareStart(group.threads)
+  }
+
+  private func resetDevices(_ kind: ResetKind) throws(MachineError) {
     for placed in board.devices { placed.device.reset(kind) }
     fabric.reset()
     for thread in group.threads {
@@ -221,7 +233,6 @@ package final class Machine {
         throw MachineError(error.message)
       }
     }
-    try board.prepareStart(group.threads)
   }
 
   /// Ends all vCPU threads; the machine is of no use after that.

@@ -10,6 +10,8 @@ package struct RunControl: Equatable, Sendable {
     case pauseVCPUs
     case resumeVCPUs
     case resetMachine
+    /// A reset from which the guest finds its memory again.
+    case wakeMachine
     case emit(QAPI.Event)
     /// The process ends with this status.
     case exit(Int32)
@@ -92,7 +94,7 @@ package struct RunControl: Equatable, Sendable {
       throw RunControlError(message: "Unable to wake up: guest is not in suspended state")
     }
     state = .running
-    return [.resetMachine, .emit(.wakeup), .resumeVCPUs]
+    return [.wakeMachine, .emit(.wakeup), .resumeVCPUs]
   }
 
   /// A vCPU cannot go on.

@@ -84,6 +84,16 @@ package final class I440FX: Device, PCIFunction {
     configuration.withLock { ShadowSegment.decode(Array($0.bytes[I440FX.pamRegisters])) }
   }
 
+  /// PAM0 to PAM6. Setting them tells the board as a guest's write does.
+  package var shadowRegisters: [UInt8] {
+    get { configuration.withLock { Array($0.bytes[I440FX.pamRegisters]) } }
+    set {
+      for (register, value) in zip(I440FX.pamRegisters, newValue) {
+        writeConfiguration(register, width: 1, UInt32(value))
+      }
+    }
+  }
+
   package func readConfiguration(_ offset: Int, width: Int) -> UInt32 {
     configuration.withLock { $0.read(offset, width: width) }
   }

@@ -17,6 +17,10 @@ protocol Board: AnyObject {
   var devices: [PlacedDevice] { get }
   /// Brings memory, firmware and kernel back to what the first instruction finds. All vCPUs are paused, devices are reset.
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError)
+  /// Remembers what survives ACPI S3 beside RAM. All vCPUs are paused, devices are not yet reset.
+  func prepareWake()
+  /// After the devices' reset: the guest's memory is as it was, the first vCPU starts where it resumes.
+  func finishWake(_ threads: [VCPUThread]) throws(MachineError)
   /// Presses the power button; false when the machine has none.
   func pressPowerButton() -> Bool
 }
@@ -26,5 +30,7 @@ protocol Board: AnyObject {
 final class EmptyBoard: Board {
   let devices: [PlacedDevice] = []
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {}
+  func prepareWake() {}
+  func finishWake(_ threads: [VCPUThread]) throws(MachineError) {}
   func pressPowerButton() -> Bool { false }
 }

@@ -27,6 +27,9 @@ final class PCBoard: Board {
   let settings: BoardSettings
   /// How often the machine has been prepared: the first time is power-on.
   private var startCount = 0
+  private var chipset: I440FX?
+  /// The shadow registers during a wake-up.
+  private var shadowRegisters: [UInt8] = []
 
   /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
   init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
@@ -68,11 +71,12 @@ final class PCBoard: Board {
   private func makeChipset() throws(DeviceError) {
     let memory = parts.context.memory
     let (map, ram, firmware) = (map, ram, firmware)
-    let host = I440FX(bus: pci) { segments in
+    let chipset = I440FX(bus: pci) { segments in
       memory.setSlots(map.slots(ram: ram, firmware: firmware, shadow: segments))
     }
     try add(PCIHost(bus: pci), at: "/machine/i440fx")
-    try add(host)
+    try add(chipset)
+    self.chipset = chipset
     try add(PIIX3(bus: pci))
     if configuration.machine.acpi != .off { try add(pm) }
     parts.fabric.map(ports: parts.context.ports, deviceMemory: parts.context.deviceMemory)
@@ -223,6 +227,26 @@ final class PCBoard: Board {
         // Registers that the plan does not name are as reset left them; memory types are the same on all.
         state.msrs = reset.msrs.merging(entry.msrs) { _, planned in planned }
         try thread.vcpu.writeState(state)
+      }
+    } catch {
+      throw MachineError(error.message)
+    }
+  }
+
+  /// Firmware resumes from its copy in shadow RAM, so the decoding of that survives.
+  func prepareWake() { shadowRegisters = chipset?.shadowRegisters ?? [] }
+
+  func finishWake(_ threads: [VCPUThread]) throws(MachineError) {
+    chipset?.shadowRegisters = shadowRegisters
+    pm.wake()
+    // CMOS shutdown status: resume from S3.
+    rtc[byte: 0x0F] = 0xFE
+    guard boot.substitutesFirmware, let first = threads.first else { return }
+    FirmwareSubstitute.configure(pci)
+    do {
+      let reset = try first.vcpu.readState()
+      if let state = boot.wakeState(from: parts.context.memory, reset: reset) {
+        try first.vcpu.writeState(state)
       }
     } catch {
       throw MachineError(error.message)

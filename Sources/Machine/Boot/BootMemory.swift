@@ -75,6 +75,8 @@ struct DirectFirmware {
   let memory: [BootPlan.MemoryWrite]
   /// Address of the ACPI root pointer, or 0.
   let rsdp: UInt64
+  /// Address of the FACS.
+  private(set) var facs: GuestAddress?
 
   init(_ configuration: BootConfiguration) {
     let layout = configuration.memory
@@ -98,6 +100,7 @@ struct DirectFirmware {
         let placed = tables.placed(at: GuestAddress(top))
         memory.append(.init(GuestAddress(top), placed.bytes))
         rsdp = placed.rsdp?.rawValue ?? 0
+        facs = placed.rsdp.map { $0 + UInt64(FirmwareTables.facsOffset) }
         map.append(MemoryMapEntry(top, layout.below4G - top, .acpi))
         // Copies of the root pointer and the SMBIOS entry point where they are looked for (ACPI 6.4, 5.2.5.1; SMBIOS 2.8, 5.2).
         extendedData.replaceSubrange(16..<16 + placed.rootPointer.count, with: placed.rootPointer)

@@ -118,10 +118,27 @@ package struct BootPlan: Sendable {
   /// (`FirmwareSubstitute`).
   package var substitutesFirmware: Bool { entry != nil }
 
+  /// Where the ACPI firmware control structure (FACS) is, when we placed it.
+  package var facs: GuestAddress?
+
   package init() {}
 }
 
 extension BootPlan {
+  /// Where the boot processor goes on after S3 without firmware: real mode at the vector that the system left in the FACS
+  /// (ACPI 6.4, 5.2.10 and 16.3.2). Nil when there is none.
+  package func wakeState(from memory: GuestMemory, reset: CPUState) -> CPUState? {
+    guard let facs, let vector = memory.load(facs + 12, as: UInt32.self), vector != 0,
+      vector < 0x10_0000
+    else { return nil }
+    var state = reset
+    state.cs = SegmentRegister(
+      selector: UInt16(vector >> 4), base: UInt64(vector & ~15), limit: 0xFFFF, attributes: 0x9B)
+    state.rip = UInt64(vector & 15)
+    state.msrs.merge(entry?.msrs ?? [:]) { _, planned in planned }
+    return state
+  }
+
   /// Decides by the kernel's format how to boot. Pure: reads no files, touches no machine. Throws `BootError`.
   package static func make(_ configuration: BootConfiguration) throws(BootError) -> BootPlan {
     var plan = BootPlan()

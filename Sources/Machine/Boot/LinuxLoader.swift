@@ -254,6 +254,7 @@ enum LinuxLoader {
       rip: UInt64(placement.protectedMode), signature: configuration.cpuSignature)
     state.registers[6] = BootMemory.startInfo
     plan.entry = state
+    plan.facs = firmware.facs
     return plan
   }
 }

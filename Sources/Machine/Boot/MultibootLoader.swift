@@ -50,6 +50,7 @@ enum MultibootLoader {
     state.registers[0] = bootMagic
     state.registers[3] = BootMemory.startInfo
     plan.entry = state
+    plan.facs = firmware.facs
     return plan
   }
 

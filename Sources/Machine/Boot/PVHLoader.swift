@@ -59,6 +59,7 @@ enum PVHLoader {
     var state = FlatEntry.state(rip: UInt64(entry), signature: configuration.cpuSignature)
     state.registers[3] = BootMemory.startInfo
     plan.entry = state
+    plan.facs = firmware.facs
     return plan
   }
 

@@ -237,12 +237,15 @@ enum FixedHardware {
 }
 
 extension FirmwareTables {
+  /// Where the FACS is in what `placed(at:)` makes: first of the tables.
+  static let facsOffset = 64
+
   /// Bytes that `placed(at:)` makes.
   package var placedSize: Int { layout.size }
 
   private var layout: (tables: Int, smbiosTables: Int, smbiosAnchor: Int, size: Int) {
     func aligned(_ value: Int) -> Int { (value + 63) & ~63 }
-    let tables = 64  // behind the root pointer
+    let tables = FirmwareTables.facsOffset  // behind the root pointer
     let smbiosTables = aligned(tables + (acpi?.tables.count ?? 0))
     let anchor = aligned(smbiosTables + smbios.tables.count)
     return (tables, smbiosTables, anchor, aligned(anchor + 64))
