@@ -117,17 +117,21 @@ final class Node {
 
   /// Later, so that the command which caused it is answered first.
   private func exit(_ status: Int32) {
-    MainLoop.post { [self] in
-      machine?.tearDown()
-      chardevs.shutDown()
-      pidFile?.remove()
-      MainLoop.stop(status: status)
-    }
+    MainLoop.post { [self] in finish(status) }
+  }
+
+  private func finish(_ status: Int32) {
+    machine?.tearDown()
+    chardevs.shutDown()
+    pidFile?.remove()
+    MainLoop.stop(status: status)
   }
 
   private func fail(_ error: any Error) {
+    // At once: a monitor on this terminal must not greet anybody any more.
+    chardevs.shutDown()
     for line in FailureText.lines(error) { Log.line(line) }
-    exit(1)
+    finish(1)
   }
 
   private func writePidFile() throws(OptionError) {
