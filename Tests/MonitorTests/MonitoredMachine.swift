@@ -70,6 +70,11 @@ final class MonitoredMachine {
     context.start(machine, cpuCapabilities: CPUCapabilities(tcgOn: CPUIDTable()))
   }
 
+  /// Sends events, one after the other.
+  func emit(_ events: [Event]) {
+    for event in events { context.events.emit(event) }
+  }
+
   /// Closes everything.
   func shutDown() {
     machine?.tearDown()
