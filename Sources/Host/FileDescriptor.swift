@@ -25,7 +25,8 @@ package struct FileDescriptor: ~Copyable, Sendable {
     _ path: String, _ flags: Int32, mode: mode_t = 0o666
   ) throws(SystemError) -> FileDescriptor {
     let number: Int32 = try SystemError.check("open") { () -> Int32 in
-      unsafe Glibc.open(path, flags | O_CLOEXEC, mode)  // SAFETY: the string lives through the call.
+      // SAFETY: the string lives through the call.
+      unsafe Glibc.open(path, flags | O_CLOEXEC, mode)
     }
     return FileDescriptor(owning: number)
   }

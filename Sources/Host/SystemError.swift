@@ -13,7 +13,10 @@ package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible 
   }
 
   /// What the C library says about `code`, such as `No such file or directory`.
-  package var reason: String { unsafe String(cString: strerror(code)) }  // SAFETY: a C string, copied at once.
+  package var reason: String {
+    // SAFETY: a C string, copied at once.
+    unsafe String(cString: strerror(code))
+  }
 
   package var description: String { "\(call): \(reason)" }
 

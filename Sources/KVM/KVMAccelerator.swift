@@ -93,7 +93,8 @@ package struct KVMAccelerator: Accelerator {
     case 7 where entry.subleaf == 0:
       entry.edx &= ~(1 << 22 | 1 << 24 | 1 << 25)  // AMX: its state does not fit in 4096 bytes
     case 0xA:
-      (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0)  // performance counters interrupt the kernel's APIC
+      // Performance counters interrupt the kernel's APIC.
+      (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0)
     case 0xD where entry.subleaf == 0:
       entry.eax &= ~(1 << 17 | 1 << 18)
     case 0xD where entry.subleaf == 17 || entry.subleaf == 18:

@@ -126,7 +126,8 @@ import Translator
     machine.memory.store(GuestAddress(0x5008), UInt64(0x00AF_9B00_0000_FFFF))
     machine.memory.store(GuestAddress(0x5010), UInt64(0x00CF_9300_0000_FFFF))
     machine.memory.store(GuestAddress(0x6000 + 14 * 16), UInt64(0x0000_8E00_0008_3000))
-    machine.memory.write(GuestAddress(0x3000), [0x0F, 0x20, 0xD0, 0x5B, 0xF4])  // mov rax,cr2; pop rbx; hlt
+    // mov rax,cr2; pop rbx; hlt
+    machine.memory.write(GuestAddress(0x3000), [0x0F, 0x20, 0xD0, 0x5B, 0xF4])
     var state = TinyMachine.longMode(at: 0x1000)
     state.gdtr = DescriptorTableRegister(base: 0x5000, limit: 0x17)
     state.idtr = DescriptorTableRegister(base: 0x6000, limit: 0xFFF)
@@ -148,7 +149,8 @@ import Translator
     var state = TinyMachine.protectedMode(at: 0x1000)
     state.ds.limit = 0xFFF
     state.registers[3] = 0xFFD
-    let (exit, after) = try machine.run([0x8B, 0x03, 0xF4], from: state)  // mov eax,[ebx]: 4 bytes at 0xFFD
+    // mov eax,[ebx]: 4 bytes at 0xFFD
+    let (exit, after) = try machine.run([0x8B, 0x03, 0xF4], from: state)
     #expect(exit == .shutdown)
     #expect(after.rip == 0x1000)
     state.registers[3] = 0xFFC
