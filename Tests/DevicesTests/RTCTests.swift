@@ -100,11 +100,12 @@ import Testing
     machine.advance(2)
     #expect(machine.get(4) == 0x13 && machine.get(0) == 0x58)
     // Without SET, each byte counts at once.
+    machine.rtc.path = "/machine/rtc"
     machine.put(2, 0x35)
     #expect(machine.get(2) == 0x35)
     #expect(
       machine.bench.requests.withLock { $0.last }
-        == .rtcChanged(offsetInSeconds: 3_655, path: "/rtc"))
+        == .rtcChanged(offsetInSeconds: 3_655, path: "/machine/rtc"))
   }
 
   @Test func anyYearCanBeSet() throws {

@@ -19,9 +19,9 @@ package final class RTC: Device, BusDevice {
     var timer: (any MachineTimer)?
     var deadline = Int64.max
     var request: (@Sendable (MachineRequest) -> Void)?
+    var path: String
   }
   private let state: Mutex<State>
-  private let path: String
   private let slews: Bool
 
   /// A clock that shows `clock.wallClock` plus `baseOffset` nanoseconds: 0 for `-rtc base=utc`, the zone's offset for `localtime`,
@@ -35,8 +35,7 @@ package final class RTC: Device, BusDevice {
     state = Mutex(
       State(
         model: RTCModel(baseOffset: baseOffset, deliversMissedTicks: slewsLostTicks, at: time),
-        clock: clock))
-    self.path = path
+        clock: clock, path: path))
     slews = slewsLostTicks
   }
 
@@ -62,6 +61,12 @@ package final class RTC: Device, BusDevice {
   package func reset(_ kind: ResetKind) { update { model, _ in model.reset() } }
 
   // MARK: - Board
+
+  /// The device's object path, which RTC_CHANGE names.
+  package var path: String {
+    get { state.withLock { $0.path } }
+    set { state.withLock { $0.path = newValue } }
+  }
 
   /// A byte of CMOS RAM (0x0E to 0x7F): memory size, boot order and the like. Any thread.
   package subscript(byte index: UInt8) -> UInt8 {
@@ -127,7 +132,9 @@ package final class RTC: Device, BusDevice {
       return
     }
     guard update({ $0.write(byte, at: $1) }) else { return }
-    let (request, change) = state.withLock { ($0.request, $0.model.changeInSeconds) }
+    let (request, change, path) = state.withLock {
+      ($0.request, $0.model.changeInSeconds, $0.path)
+    }
     request?(.rtcChanged(offsetInSeconds: change, path: path))
   }
 

@@ -84,6 +84,7 @@ final class PCBoard: Board {
 
   private func makeISADevices() throws(DeviceError) {
     try add(rtc)
+    rtc.path = devices.last?.path ?? rtc.path
     let pit = PIT()
     if configuration.machine.pit != .off {
       try add(pit)
