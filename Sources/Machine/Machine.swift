@@ -153,7 +153,9 @@ package final class Machine {
   private func handle(_ request: MachineRequest) {
     switch request {
     case .reset: perform(control.reset(.guestReset))
-    case .shutdown: perform(control.shutDown(.guestShutdown))
+    case .shutdown:
+      Log.write([.guestErrors, .cpuReset], "CPU \(id): triple fault")
+      perform(control.shutDown(.guestShutdown))
     case .suspend: perform(control.suspend())
     case .panicked(crashLoaded: true): onEvent(.guestCrashloaded(action: .run))
     case .panicked(crashLoaded: false): perform(control.panic())

@@ -132,15 +132,17 @@ package struct HelpCatalog: Sendable {
 
   /// Log items with QEMU's names. What nothing prints is not among them.
   package static let standardLogItems = [
-    LogItem(name: "int", description: "interrupts that a vCPU takes, INIT, STARTUP, NMI"),
+    LogItem(name: "int", description: "interrupts, exceptions (tcg), INIT, STARTUP, NMI"),
     LogItem(name: "guest_errors", description: "what a guest does that hardware forbids"),
     LogItem(name: "unimp", description: "accesses that no device answers"),
     LogItem(name: "cpu_reset", description: "CPU state before CPU resets"),
+    LogItem(name: "mmu", description: "page faults of guests (tcg)"),
+    LogItem(name: "pcall", description: "far calls, jumps and returns in protected mode (tcg)"),
   ]
 
   /// Items that QEMU has and Goliath has not.
   static let foreignLogItems = [
-    "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "mmu", "pcall", "page",
+    "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "page",
     "nochain", "plugin", "strace", "tid", "vpu",
   ]
 }

@@ -1,4 +1,5 @@
 import CX86
+import Host
 
 /// Control transfers between code segments (Intel SDM vol. 3A, 5.8; vol. 2, CALL, JMP, RET, IRET, SYSCALL…).
 extension Core {
@@ -40,6 +41,7 @@ extension Core {
   /// JMP far.
   func jumpFar(_ selector: UInt16, _ offset: UInt64, size: UInt8) throws(GuestFault) {
     let offset = size == 2 ? offset & 0xFFFF : offset
+    if isProtected, Log.isEnabled(.protectedModeCalls) { logTransfer("jump", selector, offset) }
     if !isProtected {
       if offset > UInt64(segment(Core.cs).limit) && size != 2 {
         throw fault(ExceptionVector.generalProtection, 0)
@@ -94,6 +96,7 @@ extension Core {
   /// CALL far.
   func callFar(_ selector: UInt16, _ offset: UInt64, size: UInt8) throws(GuestFault) {
     let offset = size == 2 ? offset & 0xFFFF : offset
+    if isProtected, Log.isEnabled(.protectedModeCalls) { logTransfer("call", selector, offset) }
     let width = UInt64(size)
     let oldCS = UInt64(segment(Core.cs).selector)
     if !isProtected {
@@ -212,6 +215,7 @@ extension Core {
     var stack = currentStack()
     let offset = try pop(&stack, width)
     let selector = UInt16(truncatingIfNeeded: try pop(&stack, width))
+    if isProtected, Log.isEnabled(.protectedModeCalls) { logTransfer("return", selector, offset) }
     if !isProtected {
       if offset > UInt64(segment(Core.cs).limit) {
         throw fault(ExceptionVector.generalProtection, 0)

@@ -1,4 +1,5 @@
 import CX86
+import Host
 
 /// Delivery of interrupts and exceptions (Intel SDM vol. 3A, chapter 6).
 extension Core {
@@ -104,6 +105,7 @@ extension Core {
           dr7 &= ~(1 << 13)
         }
       }
+      if Log.isEnabled(.interrupts) { logEvent(vector, code: hasCode ? code : nil, kind) }
       do throws(GuestFault) {
         try deliverOnce(vector, hasCode: hasCode, code: code, kind)
         return true

@@ -1,4 +1,5 @@
 import CX86
+import Host
 import Shm
 import Synchronization
 
@@ -246,6 +247,7 @@ extension Core {
 
   private func pageFault(_ linear: UInt64, _ code: UInt32) -> GuestFault {
     environment.faultAddress = linear
+    if Log.isEnabled(.mmu) { logPageFault(linear, code) }
     return fault(ExceptionVector.pageFault, code)
   }
 

@@ -2,6 +2,7 @@ import CPU
 import DeviceModel
 import Devices
 import DistIRQ
+import Host
 import Shm
 import Synchronization
 
@@ -49,10 +50,21 @@ final class VCPUBus: VCPUHost {
     }
   }
 
-  func readMSR(_ index: UInt32) -> UInt64? { apic.readMSR(index) }
+  func readMSR(_ index: UInt32) -> UInt64? {
+    let value = apic.readMSR(index)
+    if value == nil { report("read", index) }
+    return value
+  }
+
+  /// The guest gets #GP.
+  private func report(_ what: String, _ index: UInt32) {
+    Log.write(
+      .guestErrors, "CPU \(id): \(what) of MSR 0x\(String(index, radix: 16)) is not allowed")
+  }
 
   func writeMSR(_ index: UInt32, _ value: UInt64) -> Bool {
     let accepted = apic.writeMSR(index, value)
+    if !accepted { report("write", index) }
     noteOwnMail()
     return accepted
   }
