@@ -153,9 +153,7 @@ package final class Machine {
   private func handle(_ request: MachineRequest) {
     switch request {
     case .reset: perform(control.reset(.guestReset))
-    case .shutdown:
-      Log.write([.guestErrors, .cpuReset], "CPU \(id): triple fault")
-      perform(control.shutDown(.guestShutdown))
+    case .shutdown: perform(control.shutDown(.guestShutdown))
     case .suspend: perform(control.suspend())
     case .panicked(crashLoaded: true): onEvent(.guestCrashloaded(action: .run))
     case .panicked(crashLoaded: false): perform(control.panic())
@@ -167,7 +165,9 @@ package final class Machine {
 
   private func handle(_ exit: VMExit, of id: VCPUID) {
     switch exit {
-    case .shutdown: perform(control.reset(.guestReset))
+    case .shutdown:
+      Log.write([.guestErrors, .cpuReset], "CPU \(id): triple fault")
+      perform(control.reset(.guestReset))
     case .debug: perform(control.debugStop())
     case .failure(let reason):
       Log.error("vCPU \(id) stopped: \(reason)")

@@ -1,4 +1,5 @@
 import CX86
+import DeviceModel
 import Host
 
 /// What the software CPU writes to the log of `-d`. All on slow paths; each costs one relaxed load when nothing is logged.
