@@ -174,8 +174,8 @@ extension KVMVCPU {
       guard let old = readMSR(index) else { return false }
       return moveTSC(by: value &- old)
     default:
-      // The local APIC converts the deadline by our counter; on hosts with an unstable one, KVM moves the offset at will.
-      if index == 0x6E0 { learnTSCOffset() }
+      // Where the host's counter is not stable, KVM moves the offset by itself: a deadline needs the present one.
+      if index == ModelSpecificRegister.tscDeadline { learnTSCOffset() }
       guard host.writeMSR(index, value) else { return false }
       if index == ModelSpecificRegister.apicBase {
         // KVM shows its enable bits in CPUID.
