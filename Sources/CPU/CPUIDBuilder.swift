@@ -164,7 +164,8 @@ struct CPUIDBuilder {
     }
     list += amdCacheLeaves()
     list.append(Entry(0x8000_0007, edx: features[.extended7EDX]))
-    let linearBits: UInt32 = features["lm"] ? 48 : 32
+    // With five-level paging 57: Linux judges by it which addresses are canonical.
+    let linearBits: UInt32 = !features["lm"] ? 32 : features["la57"] ? 57 : 48
     let bits = features["lm"] ? physicalBits : (features["pse36"] ? 36 : 32)
     let counts = logical > 1 ? topology.packageShift << 12 | (min(logical, 256) - 1) : 0
     list.append(

@@ -201,3 +201,11 @@ private func message(_ option: String) -> String? {
     _ = try? table("qemu64," + text)
   }
 }
+
+@Test func fiveLevelPagingWidensLinearAddresses() throws {
+  let kvm = CPUCapabilities(kvmSupporting: host, host: host)
+  for (option, bits): (String, UInt32) in [("host", 57), ("host,-la57", 48), ("qemu64", 48)] {
+    let cpuid = try CPUModel.parse(option).cpuidTable(kvm, topology: CPUTopology()).table
+    #expect(cpuid.entry(0x8000_0008).eax >> 8 & 0xFF == bits, "\(option)")
+  }
+}
