@@ -9,12 +9,17 @@ package struct KVMAccelerator: Accelerator {
   package let name = "kvm"
   private let probes: Bool
   private let emulateOne: InstructionFallback?
+  private let makeFallback: (@Sendable (GuestMemory, CPUIDTable) -> InstructionFallback)?
 
   /// `probe`: look whether this host's KVM can run a stock guest before a machine is made. `emulateOne` serves instructions
-  /// that KVM's own emulator does not know.
-  package init(probe: Bool = true, emulateOne: InstructionFallback? = nil) {
+  /// that KVM's own emulator does not know; `makeFallback` makes such a function for each machine instead.
+  package init(
+    probe: Bool = true, emulateOne: InstructionFallback? = nil,
+    makeFallback: (@Sendable (GuestMemory, CPUIDTable) -> InstructionFallback)? = nil
+  ) {
     probes = probe
     self.emulateOne = emulateOne
+    self.makeFallback = makeFallback
   }
 
   package func makeVM(
@@ -24,7 +29,8 @@ package struct KVMAccelerator: Accelerator {
     if probes { try KVMAccelerator.probe(system) }
     do throws(SystemError) {
       return try KVMVirtualMachine(
-        system: system, memory: memory, cpuid: cpuid, emulateOne: emulateOne)
+        system: system, memory: memory, cpuid: cpuid,
+        emulateOne: emulateOne ?? makeFallback?(memory, cpuid))
     } catch {
       throw AcceleratorError(error)
     }

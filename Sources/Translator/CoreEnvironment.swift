@@ -107,6 +107,13 @@ import Synchronization
     host.writeMemory(GuestAddress(address), width: width, masked)
   }
 
+  /// Counts a PAUSE. True every now and then, when there are other vCPUs.
+  func notePause() -> Bool {
+    pauses &+= 1
+    return pauses & 63 == 0 && machine?.hasOneVCPU == false
+  }
+  private var pauses: UInt32 = 0
+
   // MARK: - Code pages
 
   /// The vCPU stored to a page that holds decoded code, at up to a page of bytes.

@@ -81,7 +81,7 @@ extension Decoder {
     case 0x8E: return sub > 5 || sub == 1 ? .undefined : .movToSegment
     case 0x8F: return .popRM
     case 0x90:
-      if i.rm == 0 { return .nop }
+      if i.rm == 0 { return i.prefixes & UInt8(X86_PREFIX_F3) != 0 ? .pause : .nop }
       return .exchangeAccumulator
     case 0x91...0x97: return .exchangeAccumulator
     case 0x98: return .convertWide
@@ -286,7 +286,9 @@ extension Decoder {
       default: return .vector
       }
     }
-    if i.map == 3 && i.opcode == 0xF0 { return i.pp == 3 && i.vexL == 0 ? .rorx : .undefined }
+    if i.map == 3 && i.opcode == 0xF0 {
+      return i.pp == 3 && i.vexL == 0 && i.vexV == 0 ? .rorx : .undefined
+    }
     return .vector
   }
 }

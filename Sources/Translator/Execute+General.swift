@@ -1,4 +1,5 @@
 import CX86
+import Glibc
 
 /// All instructions that are not in the inner loop's switch.
 extension Core {
@@ -26,6 +27,9 @@ extension Core {
     case .popRM: try executePopMemory(i)
     case .pushSegment: try executePushSegment(i)
     case .popSegment: return try executePopSegment(i)
+    case .pause:
+      // A spinning vCPU lets the one that it waits for have the host's processor.
+      if environment.notePause() { sched_yield() }
     case .unary: try executeUnary(i)
     case .shift: try executeShift(i)
     case .returnImmediate:

@@ -2,6 +2,7 @@ package import CPU
 import CX86
 package import DeviceModel
 package import Shm
+import Synchronization
 
 /// Executes single instructions on the state of another accelerator's vCPU, for those that it cannot execute itself.
 ///
@@ -42,5 +43,36 @@ package import Shm
     after.isNMIPending = before.isNMIPending
     if let exception = environment.pendingException { after.pendingException = exception }
     try vcpu.writeState(after)
+  }
+}
+
+/// Instruction emulators for the vCPUs of another accelerator's machine.
+package final class EmulationService: Sendable {
+  private let memory: GuestMemory
+  private let cpuid: CPUIDTable
+  private let emulators = Mutex<[VCPUID: InstructionEmulator]>([:])
+
+  /// For a machine with this memory whose vCPUs report `cpuid`.
+  package init(memory: GuestMemory, cpuid: CPUIDTable) {
+    self.memory = memory
+    self.cpuid = cpuid
+  }
+
+  /// Executes one instruction on `vcpu`'s state, on its thread. False: it cannot be done.
+  package func execute(_ vcpu: any VCPU, _ host: any VCPUHost) -> Bool {
+    let emulator = emulators.withLock { table in
+      if let known = table[vcpu.id] { return Optional(known) }
+      let made = InstructionEmulator(
+        memory: memory, cpuid: cpuid, apicID: APICID(vcpu.id.rawValue), host: host)
+      table[vcpu.id] = made
+      return made
+    }
+    guard let emulator else { return false }
+    do throws(AcceleratorError) {
+      try emulator.step(vcpu)
+      return true
+    } catch {
+      return false
+    }
   }
 }

@@ -31,7 +31,7 @@ package enum Operation: UInt8, Sendable {
   case jumpRelative, callRelative, return_, returnImmediate, jumpIndirect, callIndirect
   case loop, jcxz
   case setcc, cmov, imul, multiplyDivide
-  case nop, exchange, exchangeAccumulator
+  case nop, pause, exchange, exchangeAccumulator
   case convertWide, convertDouble  // CBW CWDE CDQE, CWD CDQ CQO
   case shld, shrd, bitTest, bitScan, byteSwap, compareExchange, exchangeAdd, compareExchangeWide
   case popcnt, tzcnt, lzcnt, crc32, movbe, adcx, adox

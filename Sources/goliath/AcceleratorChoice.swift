@@ -59,7 +59,12 @@ struct AcceleratorChoice {
     switch choice {
     case .kvm(let options):
       if options.probe { try KVMAccelerator.probe() }
-      let kvm = KVMAccelerator(probe: false)
+      let kvm = KVMAccelerator(
+        probe: false,
+        makeFallback: { memory, cpuid in
+          let service = EmulationService(memory: memory, cpuid: cpuid)
+          return { vcpu, host in service.execute(vcpu, host) }
+        })
       let supported = try KVMAccelerator.supportedCPUID()
       return (kvm, CPUCapabilities(kvmSupporting: supported, host: CPUIDTable.ofThisHost))
     case .tcg(let options):
