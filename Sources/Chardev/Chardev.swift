@@ -92,7 +92,11 @@ package final class Chardev {
 
   /// Closes the device for good; frontends hear `chardevClosed`.
   package func shutDown() {
-    for port in ports { port.flush() }
+    for port in ports {
+      port.flush()
+      let rest = port.takeQueued()
+      if isOpen, !rest.isEmpty { transport.drain(rest) }
+    }
     transport.shutDown()
     transportClosed()
   }

@@ -118,6 +118,10 @@ package final class ChardevPort: Sendable {
     }
   }
 
+  /// Takes what waits out of the queue; for the end of the process.
+  @MainLoop
+  func takeQueued() -> [UInt8] { output.withLock { exchange(&$0.bytes, with: []) } }
+
   /// Drops what waits: nobody is at the other side.
   @MainLoop
   func discardOutput() {

@@ -19,10 +19,14 @@ protocol ChardevTransport: AnyObject {
   /// Whether a start-up that waits for a client (`wait=on`) must still wait.
   var isWaitingForClient: Bool { get }
 
-  /// Sends what is left if that is quickly possible, closes, removes what it made in the file system.
+  /// Sends the last bytes, waiting for a slow reader no longer than half a second.
+  func drain(_ bytes: [UInt8])
+
+  /// Closes, removes what it made in the file system.
   func shutDown()
 }
 
 extension ChardevTransport {
+  func drain(_ bytes: [UInt8]) { _ = write(bytes) }
   var isWaitingForClient: Bool { false }
 }

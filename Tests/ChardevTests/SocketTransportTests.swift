@@ -85,6 +85,21 @@ import Testing
     await registry.shutDown()
   }
 
+  @Test func whatIsQueuedAtTheEndStillArrives() async throws {
+    let (registry, device, frontend, port) = try await serve(anyPort)
+    let client = try Client(port: await device.localPort)
+    await frontend.wait { frontend.events == ["opened"] }
+    // More than the socket takes at once.
+    let sent = (0..<8_000_000).map { UInt8(truncatingIfNeeded: $0 &* 11) }
+    port.write(sent)
+    let reader = try HostThread(name: "shutdown") {
+      MainLoop.post { registry.shutDown() }
+    }
+    #expect(try client.receive(sent.count) == sent)
+    #expect(try client.receive(1) == [])
+    reader.join()
+  }
+
   @Test func unixSocketIsRemovedAtTheEndAndDescriptorsArrive() async throws {
     let path = temporaryPath("unix")
     let (registry, device, frontend, _) = try await serve(.unix(UnixSocketAddress(path: path)))

@@ -26,12 +26,15 @@ final class MuxTransport: ChardevTransport, ChardevFrontend {
     return bytes.count
   }
 
+  func drain(_ bytes: [UInt8]) { port?.write(bytes) }
+
   func setReceiving(_ on: Bool) {
     isReceiving = on
     if on { port?.resumeReceiving() }
   }
 
-  func shutDown() { port?.detach() }
+  /// The port stays attached: what it holds goes out when the base shuts down.
+  func shutDown() {}
 
   // MARK: - ChardevFrontend
 

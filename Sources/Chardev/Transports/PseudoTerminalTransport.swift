@@ -48,6 +48,10 @@ final class PseudoTerminalTransport: ChardevTransport {
     if isConnected { stream.setReceiving(on) }
   }
 
+  func drain(_ bytes: [UInt8]) {
+    if isConnected { stream.drain(bytes, milliseconds: 500) }
+  }
+
   func shutDown() {
     notifierWatch?.cancel()
     stream.stop()

@@ -119,8 +119,14 @@ final class SocketTransport: ChardevTransport {
     stream?.setReceiving(on)
   }
 
+  func drain(_ bytes: [UInt8]) {
+    let rest = unsent + (options.telnet ? TelnetFilter.encode(bytes) : bytes)
+    unsent = []
+    stream?.drain(rest, milliseconds: 500)
+  }
+
   func shutDown() {
-    if let stream, !unsent.isEmpty { stream.drain(unsent, milliseconds: 500) }
+    if !unsent.isEmpty { drain([]) }
     stream?.stop()
     stream = nil
     listenerWatch?.cancel()

@@ -26,6 +26,8 @@ final class StreamTransport: ChardevTransport {
   func write(_ bytes: [UInt8]) -> Int { stream.write(bytes) }
   func setReceiving(_ on: Bool) { stream.setReceiving(on) }
 
+  func drain(_ bytes: [UInt8]) { stream.drain(bytes, milliseconds: 500) }
+
   func shutDown() {
     stream.stop()
     atEnd()

@@ -3,7 +3,7 @@ package import Host
 
 /// What the human monitor needs of the machine beyond the QMP commands: looking at it, and ports.
 ///
-/// Nothing here changes the guest but `writePort` and reads of ports with side effects. The machine stops a vCPU for as long
+/// Nothing here changes the guest but `writePort` and reads of device registers with side effects. The machine stops a vCPU for as long
 /// as it takes to copy its state.
 @MainLoop
 package protocol HMPMachine: AnyObject {
@@ -13,7 +13,7 @@ package protocol HMPMachine: AnyObject {
   /// A vCPU's registers now; nil when there is none of that index.
   func cpuState(_ index: Int) -> CPUState?
 
-  /// Guest-physical memory; nil when some of it is not RAM or ROM.
+  /// Guest-physical memory, registers of devices among it; nil when some of it is nothing at all.
   func readPhysical(_ address: UInt64, count: Int) -> [UInt8]?
 
   /// Reads an I/O port as the guest would: width 1, 2 or 4.

@@ -193,7 +193,7 @@ extension HMPCommandTable {
       return
     }
     var at = start
-    let digits = mode == .long || at >> 32 != 0 ? 16 : 8
+    let digits = 8
     for _ in 0..<count {
       var bytes: [UInt8] = []
       for size in [15, 8, 4, 2, 1] where bytes.isEmpty { bytes = read(at, size) ?? [] }
@@ -213,7 +213,7 @@ extension HMPCommandTable {
         rest = rest.dropFirst(8)
         let hex = TextForm.left(part.joined(separator: " "), 23)
         let text = first ? "  \(line.text)" : ""
-        session.print("0x\(TextForm.hex(at, digits)):  \(hex)\(text)".trimmingEnd() + "\n")
+        session.print("0x\(TextForm.hex(at, digits)):  \(hex)\(text)\n")
         at &+= UInt64(part.count)
         first = false
       }
@@ -252,13 +252,5 @@ struct MemoryDump {
     case UInt8(ascii: "u"), UInt8(ascii: "d"): (size * 80 + 32) / 33
     default: 0
     }
-  }
-}
-
-extension String {
-  fileprivate func trimmingEnd() -> String {
-    var text = self
-    while text.last == " " { text.removeLast() }
-    return text
   }
 }

@@ -24,7 +24,19 @@ final class MachineInspector: HMPMachine {
   }
 
   func readPhysical(_ address: UInt64, count: Int) -> [UInt8]? {
-    machine.memory.read(GuestAddress(address), count: count)
+    if let bytes = machine.memory.read(GuestAddress(address), count: count) { return bytes }
+    guard machine.deviceMemory.isMapped(address) else { return nil }
+    // Devices answer aligned words; a dump of one reads its registers as the guest would.
+    var bytes: [UInt8] = []
+    while bytes.count < count {
+      let at = address &+ UInt64(bytes.count)
+      guard machine.deviceMemory.isMapped(at) else { return nil }
+      let word = machine.deviceMemory.read(at & ~3, width: 4, vcpu: id(0))
+      for byte in (at & 3)..<4 where bytes.count < count {
+        bytes.append(UInt8(truncatingIfNeeded: word >> (byte * 8)))
+      }
+    }
+    return bytes
   }
 
   func readPort(_ port: UInt16, width: Int) -> UInt32 {
@@ -97,7 +109,10 @@ final class MachineInspector: HMPMachine {
     view.id = ioapic.id
     view.selector = ioapic.select
     view.entries = ioapic.entries.map(\.rawValue)
-    view.requested = ioapic.lines.rawValue
+    // Only level-triggered inputs stay requested; an edge is sent or lost at once.
+    for (pin, entry) in ioapic.entries.enumerated() where entry.trigger == .level {
+      view.requested |= ioapic.lines.rawValue & 1 << UInt32(pin)
+    }
     view.statistics = ioapicCounts
     return [
       .ioapic(view),
