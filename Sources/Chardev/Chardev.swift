@@ -145,17 +145,18 @@ package final class Chardev {
 
   // MARK: - What ports do
 
-  /// Sends a frontend's bytes; answers how many the transport took.
-  func transmit(_ bytes: [UInt8]) -> Int {
-    var taken = bytes.count
+  /// Sends a frontend's bytes from `start` on; answers how many the transport took.
+  func transmit(_ bytes: [UInt8], from start: Int) -> Int {
+    var taken = bytes.count - start
     if mux != nil {
       // A transport under a multiplexer takes all or nothing, so stamping does not disturb the count.
-      let stamped = mux?.stamp(bytes, at: HostClock.realtime / 1_000_000) ?? bytes
-      if transport.write(stamped) < stamped.count { taken = 0 }
+      let part = start == 0 ? bytes : Array(bytes[start...])
+      let stamped = mux?.stamp(part, at: HostClock.realtime / 1_000_000) ?? part
+      if transport.write(stamped, from: 0) < stamped.count { taken = 0 }
     } else {
-      taken = transport.write(bytes)
+      taken = transport.write(bytes, from: start)
     }
-    if log != nil, taken > 0 { writeLog(taken == bytes.count ? bytes : Array(bytes[..<taken])) }
+    if log != nil, taken > 0 { writeLog(bytes, from: start, to: start + taken) }
     return taken
   }
 
@@ -226,12 +227,12 @@ package final class Chardev {
       deliverRun(&run)
       switch action {
       case .data: break
-      case .print(let text): _ = transport.write(text)
+      case .print(let text): _ = transport.write(text, from: 0)
       case .nextFocus:
         if !ports.isEmpty { setFocus(((mux?.focus ?? 0) + 1) % ports.count) }
       case .sendBreak: sendBreak()
       case .command(let command):
-        if command == .quit { _ = transport.write(MuxModel.farewell) }
+        if command == .quit { _ = transport.write(MuxModel.farewell, from: 0) }
         onMuxCommand(command)
       }
     }
@@ -251,11 +252,12 @@ package final class Chardev {
     if new.isAnnounced { new.frontend?.chardevFocusChanged(true) }
   }
 
-  private func writeLog(_ bytes: [UInt8]) {
-    var start = 0
-    while start < bytes.count {
-      guard let count = try? log?.write(bytes, from: start), count > 0 else { return }
-      start += count
+  private func writeLog(_ bytes: [UInt8], from start: Int, to end: Int) {
+    let part = start == 0 && end == bytes.count ? bytes : Array(bytes[start..<end])
+    var done = 0
+    while done < part.count {
+      guard let count = try? log?.write(part, from: done), count > 0 else { return }
+      done += count
     }
   }
 }

@@ -8,6 +8,8 @@ import Synchronization
 package final class ChardevPort: Sendable {
   private struct Output {
     var bytes: [UInt8] = []
+    /// How many older bytes are in `inFlight`.
+    var inFlightCount = 0
     /// A flush is on its way, or the device was full and will say when it is not.
     var isFlushing = false
     /// Something was refused: the frontend wants `chardevDrained`.
@@ -15,6 +17,9 @@ package final class ChardevPort: Sendable {
   }
 
   private let output = Mutex(Output())
+  /// Bytes that were taken out of the queue; those before `inFlightStart` are gone.
+  @MainLoop private var inFlight: [UInt8] = []
+  @MainLoop private var inFlightStart = 0
   /// The most bytes that may wait.
   private let limit: Int
   @MainLoop private(set) var frontend: (any ChardevFrontend)?
@@ -35,7 +40,7 @@ package final class ChardevPort: Sendable {
   @discardableResult
   package func write(_ bytes: [UInt8]) -> Int {
     let (taken, mustFlush) = output.withLock { state in
-      let room = max(0, limit - state.bytes.count)
+      let room = max(0, limit - state.bytes.count - state.inFlightCount)
       let taken = min(room, bytes.count)
       if taken == bytes.count { state.bytes += bytes } else { state.bytes += bytes.prefix(taken) }
       if taken < bytes.count { state.isStarved = true }
@@ -48,7 +53,7 @@ package final class ChardevPort: Sendable {
   /// Writes one byte without allocating; false when there is no room. Any thread.
   package func write(_ byte: UInt8) -> Bool {
     let (taken, mustFlush) = output.withLock { state in
-      guard state.bytes.count < limit else {
+      guard state.bytes.count + state.inFlightCount < limit else {
         state.isStarved = true
         return (false, ChardevPort.claimFlush(&state))
       }
@@ -69,7 +74,9 @@ package final class ChardevPort: Sendable {
   }
 
   /// How many bytes wait to be sent. Any thread.
-  package var queuedByteCount: Int { output.withLock { $0.bytes.count } }
+  package var queuedByteCount: Int {
+    output.withLock { $0.bytes.count + $0.inFlightCount }
+  }
 
   /// Ends the attachment: the frontend hears no more, what is queued goes out.
   @MainLoop
@@ -98,35 +105,52 @@ package final class ChardevPort: Sendable {
   @MainLoop
   func flush() {
     while true {
-      let bytes = output.withLock { state -> [UInt8] in
-        state.isFlushing = true
-        return exchange(&state.bytes, with: [])
+      if inFlightStart == inFlight.count { refill() }
+      if inFlight.isEmpty {
+        // `refill` has ended the flush; a writer that was refused may go on.
+        let wasStarved = output.withLock { exchange(&$0.isStarved, with: false) }
+        if wasStarved { frontend?.chardevDrained() }
+        return
       }
-      var taken = 0
-      if !bytes.isEmpty { taken = chardev?.transmit(bytes) ?? bytes.count }
-      let (isDone, wasStarved) = output.withLock { state -> (Bool, Bool) in
-        if taken < bytes.count {
-          state.bytes.insert(contentsOf: bytes[taken...], at: 0)
-          return (true, false)
-        }
-        if !state.bytes.isEmpty { return (false, false) }
-        state.isFlushing = false
-        return (true, exchange(&state.isStarved, with: false))
-      }
-      if wasStarved { frontend?.chardevDrained() }
-      if isDone { return }
+      let left = inFlight.count - inFlightStart
+      let taken = chardev?.transmit(inFlight, from: inFlightStart) ?? left
+      // The transport may have closed and dropped everything meanwhile.
+      if inFlight.isEmpty { continue }
+      inFlightStart += taken
+      let rest = left - taken
+      output.withLock { $0.inFlightCount = rest }
+      if rest > 0 { return }
+    }
+  }
+
+  /// Takes what was written since; ends the flush when that is nothing.
+  @MainLoop
+  private func refill() {
+    inFlightStart = 0
+    inFlight = output.withLock { state in
+      state.isFlushing = !state.bytes.isEmpty
+      state.inFlightCount = state.bytes.count
+      return exchange(&state.bytes, with: [])
     }
   }
 
   /// Takes what waits out of the queue; for the end of the process.
   @MainLoop
-  func takeQueued() -> [UInt8] { output.withLock { exchange(&$0.bytes, with: []) } }
+  func takeQueued() -> [UInt8] {
+    let older = inFlight[inFlightStart...]
+    inFlight = []
+    inFlightStart = 0
+    return output.withLock { state in
+      state.inFlightCount = 0
+      return older + exchange(&state.bytes, with: [])
+    }
+  }
 
   /// Drops what waits: nobody is at the other side.
   @MainLoop
   func discardOutput() {
+    _ = takeQueued()
     let wasStarved = output.withLock { state in
-      state.bytes = []
       state.isFlushing = false
       return exchange(&state.isStarved, with: false)
     }

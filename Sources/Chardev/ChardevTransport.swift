@@ -9,9 +9,9 @@ protocol ChardevTransport: AnyObject {
   /// Begins; from here on the transport reports to `device`, which it must not retain.
   func start(_ device: Chardev)
 
-  /// Sends `bytes`; answers how many it took. When not all it calls `Chardev.transportDrained` later.
+  /// Sends `bytes` from `start` on; answers how many it took. When not all it calls `Chardev.transportDrained` later.
   /// Takes everything, to nowhere, when nobody is at the other side.
-  func write(_ bytes: [UInt8]) -> Int
+  func write(_ bytes: [UInt8], from start: Int) -> Int
 
   /// Whether to read at present.
   func setReceiving(_ on: Bool)
@@ -27,6 +27,6 @@ protocol ChardevTransport: AnyObject {
 }
 
 extension ChardevTransport {
-  func drain(_ bytes: [UInt8]) { _ = write(bytes) }
+  func drain(_ bytes: [UInt8]) { _ = write(bytes, from: 0) }
   var isWaitingForClient: Bool { false }
 }

@@ -55,10 +55,10 @@ final class DescriptorStream {
     if on { startReading(inputNumber) } else { updateInputWatch() }
   }
 
-  /// Sends; answers how many bytes went. When not all, `onDrained` follows. Broken streams take everything.
-  func write(_ bytes: [UInt8]) -> Int {
-    guard let outputNumber, !isStopped else { return bytes.count }
-    var sent = 0
+  /// Sends `bytes` from `start` on; answers how many bytes went. When not all, `onDrained` follows. Broken streams take everything.
+  func write(_ bytes: [UInt8], from start: Int = 0) -> Int {
+    guard let outputNumber, !isStopped else { return bytes.count - start }
+    var sent = start
     while sent < bytes.count {
       do throws(SystemError) {
         let count = try send(outputNumber, bytes, sent)
@@ -67,11 +67,11 @@ final class DescriptorStream {
       } catch {
         if error.code == EAGAIN { break }
         // The end will be seen by reading; until then there is nobody to keep bytes for.
-        return bytes.count
+        return bytes.count - start
       }
     }
     if sent < bytes.count { setBlocked(true) }
-    return sent
+    return sent - start
   }
 
   /// Ends both directions; no handler is called again.
@@ -86,17 +86,17 @@ final class DescriptorStream {
     onDrained = {}
   }
 
-  /// Sends what remains of `bytes`, waiting at most `milliseconds`; for the end of the process.
+  /// Sends `bytes`, waiting while the other side reads, at most `milliseconds` for each step and ten times that in all; for the
+  /// end of the process.
   func drain(_ bytes: [UInt8], milliseconds: Int32) {
     guard let outputNumber else { return }
-    var rest = bytes
-    let end = HostClock.monotonic + Int64(milliseconds) * 1_000_000
-    while !rest.isEmpty {
-      let sent = write(rest)
-      rest.removeFirst(sent)
-      let left = (end - HostClock.monotonic) / 1_000_000
-      if rest.isEmpty || left <= 0 { return }
-      Descriptors.waitWritable(outputNumber, milliseconds: Int32(truncatingIfNeeded: left))
+    let end = HostClock.monotonic + Int64(milliseconds) * 10_000_000
+    var sent = write(bytes)
+    while sent < bytes.count, HostClock.monotonic < end {
+      Descriptors.waitWritable(outputNumber, milliseconds: milliseconds)
+      let step = write(bytes, from: sent)
+      if step == 0 { return }
+      sent += step
     }
   }
 

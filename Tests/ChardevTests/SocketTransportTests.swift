@@ -90,7 +90,7 @@ import Testing
     let client = try Client(port: await device.localPort)
     await frontend.wait { frontend.events == ["opened"] }
     // More than the socket takes at once.
-    let sent = (0..<8_000_000).map { UInt8(truncatingIfNeeded: $0 &* 11) }
+    let sent = (0..<4_000_000).map { UInt8(truncatingIfNeeded: $0 &* 11) }
     port.write(sent)
     let reader = try HostThread(name: "shutdown") {
       MainLoop.post { registry.shutDown() }

@@ -24,15 +24,15 @@ final class DatagramTransport: ChardevTransport {
     MainLoop.post { [weak device] in device?.transportOpened() }
   }
 
-  func write(_ bytes: [UInt8]) -> Int {
+  func write(_ bytes: [UInt8], from start: Int) -> Int {
     // Datagrams may be lost by nature: a full socket or a refusing peer loses them here.
-    var start = 0
-    while start < bytes.count {
-      let end = min(start + 60_000, bytes.count)
-      _ = try? Socket.send(socket.rawValue, Array(bytes[start..<end]), from: 0)
-      start = end
+    var next = start
+    while next < bytes.count {
+      let end = min(next + 60_000, bytes.count)
+      _ = try? Socket.send(socket.rawValue, Array(bytes[next..<end]), from: 0)
+      next = end
     }
-    return bytes.count
+    return bytes.count - start
   }
 
   func setReceiving(_ on: Bool) { watch?.change(to: on ? .readable : []) }

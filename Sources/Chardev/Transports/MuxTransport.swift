@@ -19,11 +19,11 @@ final class MuxTransport: ChardevTransport, ChardevFrontend {
 
   func start(_ device: Chardev) { self.device = device }
 
-  func write(_ bytes: [UInt8]) -> Int {
-    guard let port else { return bytes.count }
+  func write(_ bytes: [UInt8], from start: Int) -> Int {
+    guard let port else { return bytes.count - start }
     if port.queuedByteCount > MuxTransport.queueLimit { return 0 }
-    port.write(bytes)
-    return bytes.count
+    port.write(start == 0 ? bytes : Array(bytes[start...]))
+    return bytes.count - start
   }
 
   func drain(_ bytes: [UInt8]) { port?.write(bytes) }

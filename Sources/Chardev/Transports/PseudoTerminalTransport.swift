@@ -41,7 +41,9 @@ final class PseudoTerminalTransport: ChardevTransport {
     MainLoop.post { [weak self] in self?.check() }
   }
 
-  func write(_ bytes: [UInt8]) -> Int { isConnected ? stream.write(bytes) : bytes.count }
+  func write(_ bytes: [UInt8], from start: Int) -> Int {
+    isConnected ? stream.write(bytes, from: start) : bytes.count - start
+  }
 
   func setReceiving(_ on: Bool) {
     isReceiving = on

@@ -51,9 +51,9 @@ final class RingBufferTransport: ChardevTransport {
     MainLoop.post { [weak device] in device?.transportOpened() }
   }
 
-  func write(_ bytes: [UInt8]) -> Int {
-    contents.write(bytes)
-    return bytes.count
+  func write(_ bytes: [UInt8], from start: Int) -> Int {
+    contents.write(start == 0 ? bytes : Array(bytes[start...]))
+    return bytes.count - start
   }
 
   func setReceiving(_ on: Bool) {}

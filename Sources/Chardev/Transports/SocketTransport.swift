@@ -104,14 +104,14 @@ final class SocketTransport: ChardevTransport {
     }
   }
 
-  func write(_ bytes: [UInt8]) -> Int {
-    guard let stream else { return bytes.count }
+  func write(_ bytes: [UInt8], from start: Int) -> Int {
+    guard let stream else { return bytes.count - start }
     if options.telnet, bytes.contains(0xFF) {
       // Doubling changes the count: what does not fit now is kept by the stream's own queue below.
-      return writeEncoded(bytes, stream)
+      return writeEncoded(start == 0 ? bytes : Array(bytes[start...]), stream)
     }
     if !unsent.isEmpty { return 0 }
-    return stream.write(bytes)
+    return stream.write(bytes, from: start)
   }
 
   func setReceiving(_ on: Bool) {

@@ -23,7 +23,7 @@ final class StreamTransport: ChardevTransport {
     MainLoop.post { [weak device] in device?.transportOpened() }
   }
 
-  func write(_ bytes: [UInt8]) -> Int { stream.write(bytes) }
+  func write(_ bytes: [UInt8], from start: Int) -> Int { stream.write(bytes, from: start) }
   func setReceiving(_ on: Bool) { stream.setReceiving(on) }
 
   func drain(_ bytes: [UInt8]) { stream.drain(bytes, milliseconds: 500) }
