@@ -43,10 +43,17 @@ package final class PIIX4PM: Device, PCIFunction {
   private let state = Mutex(State())
   private let mapping = Mutex(())
 
-  /// Without `hasSMBus` no SMBus host controller answers, wherever the guest maps it.
-  package init(bus: PCIBus, hasSMBus: Bool = true) {
+  private let s4Type: UInt8
+
+  /// Without `hasSMBus` no SMBus host controller answers, wherever the guest maps it. `s4Type` is the SLP_TYP of S4, as the DSDT
+  /// publishes it.
+  package init(
+    bus: PCIBus, hasSMBus: Bool = true, s4Type: UInt8 = PowerManagement.defaultTypeS4
+  ) {
     self.bus = bus
     self.hasSMBus = hasSMBus
+    self.s4Type = s4Type
+    state.withLock { $0.model = PowerManagement(typeS4: s4Type) }
   }
 
   /// Offsets in configuration space (82371AB, 7.1).
@@ -108,7 +115,7 @@ package final class PIIX4PM: Device, PCIFunction {
   package func reset(_ kind: ResetKind) {
     update { state, _ in
       state.configuration = PIIX4PM.initial()
-      state.model = PowerManagement()
+      state.model = PowerManagement(typeS4: self.s4Type)
       state.smbus = SMBusHost()
       state.apm = [0, 0]
     }

@@ -20,7 +20,7 @@ package struct PowerManagement: Equatable, Sendable {
   /// SLP_TYP values as the DSDT publishes them.
   package static let typeS5: UInt8 = 0
   package static let typeS3: UInt8 = 1
-  package static let typeS4: UInt8 = 2
+  package static let defaultTypeS4: UInt8 = 2
 
   package private(set) var status: UInt16 = 0
   package private(set) var enable: UInt16 = 0
@@ -30,7 +30,12 @@ package struct PowerManagement: Equatable, Sendable {
   /// When the timer's top bit changes next, in virtual nanoseconds.
   private var overflowTime: Int64 = 0
 
-  package init() { overflowTime = PowerManagement.nextOverflow(after: 0) }
+  private let typeS4: UInt8
+
+  package init(typeS4: UInt8 = defaultTypeS4) {
+    self.typeS4 = typeS4
+    overflowTime = PowerManagement.nextOverflow(after: 0)
+  }
 
   /// The 24-bit timer at a virtual time.
   package static func timerValue(at now: Int64) -> UInt32 {
@@ -104,7 +109,7 @@ package struct PowerManagement: Equatable, Sendable {
       switch UInt8(value >> 10 & 7) {
       case PowerManagement.typeS5: return .softOff
       case PowerManagement.typeS3: return .suspendToRAM
-      case PowerManagement.typeS4: return .suspendToDisk
+      case typeS4: return .suspendToDisk
       default: return nil
       }
     default: break

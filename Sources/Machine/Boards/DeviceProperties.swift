@@ -92,6 +92,29 @@ struct DeviceProperties {
   }
 }
 
+extension DeviceProperties {
+  /// The parallel port that the properties describe; without `index` or `iobase` the first free one.
+  func makeParallelPort(next: UInt32) throws(DeviceError) -> ParallelPort {
+    let unset: UInt64 = 0xFFFF_FFFF
+    var index = try number("index", default: unset)
+    if index == unset { index = UInt64(next) }
+    let standard = ParallelPort.standard
+    guard index < UInt64(standard.count) else {
+      throw DeviceError(
+        .badValue, "Max. supported number of parallel ports is \(standard.count).")
+    }
+    let port = try number("iobase", default: unset)
+    let irq = try number("irq", default: 7)
+    guard irq < 16 else {
+      throw DeviceError(.badValue, "Property '\(type.name).irq' must be below 16")
+    }
+    return ParallelPort(
+      index: UInt32(index),
+      port: port == unset ? standard[Int(index)] : UInt16(truncatingIfNeeded: port),
+      irq: UInt32(irq))
+  }
+}
+
 extension DeviceProperty.Value {
   /// The value as text, however it was written.
   var plain: String {
@@ -107,6 +130,6 @@ extension DeviceProperty.Value {
 extension Machine {
   /// The types that `-device` can make.
   package nonisolated static var userDeviceTypes: [DeviceType] {
-    [SerialPort.type, DebugConsole.type, DebugExit.type, PVPanic.type]
+    [SerialPort.type, ParallelPort.type, DebugConsole.type, DebugExit.type, PVPanic.type]
   }
 }

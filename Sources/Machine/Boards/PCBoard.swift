@@ -51,7 +51,8 @@ final class PCBoard: Board {
     }
     if configuration.machine.mergeMemory { ram.allowMerging() }
     if !configuration.machine.dumpGuestCore { ram.excludeFromCoreDumps() }
-    pm = PIIX4PM(bus: pci, hasSMBus: configuration.machine.smbus)
+    pm = PIIX4PM(
+      bus: pci, hasSMBus: configuration.machine.smbus, s4Type: settings.s4Value)
     rtc = RTC(
       clock: parts.clock,
       slewsLostTicks: settings.slewsLostTicks ?? configuration.rtc.slewsLostTicks)
@@ -156,6 +157,17 @@ final class PCBoard: Board {
           if let label {
             try connect(label, chardevs) { (chardev) throws(ChardevError) in
               try SerialFrontend(serial, chardev)
+            }
+          }
+        case ParallelPort.type.name:
+          let taken = devices.count { $0.device is ParallelPort }
+          let parallel = try properties.makeParallelPort(next: UInt32(taken))
+          device = parallel
+          label = properties.text("chardev")
+          if let label {
+            try connect(label, chardevs) { (chardev) throws(ChardevError) in
+              try OutputFrontend(
+                chardev, attach: parallel.attach, drained: parallel.backendWritable)
             }
           }
         case DebugConsole.type.name:

@@ -61,7 +61,9 @@ extension FirmwareConfiguration {
     let ports =
       configuration.serials.count + configuration.devices.count { $0.driver == "isa-serial" }
     serialPorts = (0..<min(ports, 4)).map { UInt32($0) }
-    parallelPorts = (0..<min(configuration.parallels.count, 3)).map { UInt32($0) }
+    let printers =
+      configuration.parallels.count + configuration.devices.count { $0.driver == "isa-parallel" }
+    parallelPorts = (0..<min(printers, 3)).map { UInt32($0) }
     hasHPET = configuration.machine.hpet
     hasKeyboardController = configuration.machine.i8042
     hasACPI = configuration.machine.acpi != .off
