@@ -1,4 +1,5 @@
 import CPU
+import Glibc
 import Host
 import Monitor
 import Support
@@ -380,6 +381,36 @@ import Testing
       #expect(complete("p ") == [])
       #expect(complete("nope ") == [])
       #expect(monitor.session.completions(for: Array("info st".utf8)).typed == 2)
+    }
+  }
+
+  @Test func logItemsAreListedForHelpAndForUnknownOnes() async throws {
+    try await PaperMonitor.test { monitor in
+      let list = monitor.run("log help")
+      #expect(list.hasPrefix("Log items (comma separated):\n"))
+      #expect(list.contains("\nguest_errors    "))
+      #expect(monitor.run("log int,nope") == list)
+      #expect(
+        monitor.run("logfile")
+          == "logfile: filename expected\nTry \"help logfile\" for more information\n")
+    }
+  }
+
+  @Test func tabKnowsFiles() async throws {
+    let folder = Goliath.temporaryFolder()
+    for name in ["abc", "abd", "x"] {
+      try FileDescriptor.open("\(folder)/\(name)", O_WRONLY | O_CREAT).close()
+    }
+    #expect(mkdir("\(folder)/dir", 0o700) == 0)
+    try await PaperMonitor.test { monitor in
+      @MainLoop func complete(_ line: String) -> [String] {
+        monitor.session.completions(for: Array(line.utf8)).candidates.sorted()
+      }
+      #expect(complete("logfile \(folder)/a") == ["\(folder)/abc", "\(folder)/abd"])
+      #expect(complete("logfile \(folder)/d") == ["\(folder)/dir/"])
+      #expect(complete("logfile \(folder)/").count == 4)
+      #expect(complete("logfile /nosuch/folder/") == [])
+      #expect(complete("logfile a b") == [])
     }
   }
 

@@ -5,7 +5,7 @@ import QAPI
 struct HMPCommand: Sendable {
   /// What TAB offers for an argument.
   enum Completion: Sendable {
-    case none, commandName, chardevLabel
+    case none, commandName, file
   }
   /// The name and its aliases.
   let names: [String]
@@ -41,7 +41,7 @@ struct HMPCommand: Sendable {
 /// All commands of the human monitor, by name.
 enum HMPCommandTable {
   static let commands: [HMPCommand] =
-    (memoryCommands + controlCommands + [infoCommand, helpCommand])
+    (memoryCommands + controlCommands + logCommands + [infoCommand, helpCommand])
     .sorted { $0.names[0] < $1.names[0] }
 
   static let infoCommand = HMPCommand(

@@ -10,22 +10,22 @@ extension HMPSession {
     if words.isEmpty || line.last.map(isBlank) == true { words.append("") }
     let last = words.removeLast()
     return (
-      candidates(after: words, HMPCommandTable.commands).filter { $0.hasPrefix(last) },
+      candidates(after: words, HMPCommandTable.commands, last).filter { $0.hasPrefix(last) },
       last.utf8.count
     )
   }
 
-  private func candidates(after words: [String], _ table: [HMPCommand]) -> [String] {
+  private func candidates(
+    after words: [String], _ table: [HMPCommand], _ last: String
+  ) -> [String] {
     guard let first = words.first else { return table.flatMap(\.names) }
     guard let command = table.first(where: { $0.names.contains(first) }) else { return [] }
     let rest = Array(words.dropFirst())
-    if !command.subcommands.isEmpty { return candidates(after: rest, command.subcommands) }
+    if !command.subcommands.isEmpty { return candidates(after: rest, command.subcommands, last) }
     switch command.completion {
     case .commandName:
       return candidates(after: rest, HMPCommandTable.commands, isHelp: true)
-    case .chardevLabel:
-      guard rest.isEmpty else { return [] }
-      return (try? commands.queryChardev().map(\.label)) ?? []
+    case .file: return rest.isEmpty ? FileNames.completions(of: last) : []
     case .none: return []
     }
   }

@@ -1,0 +1,27 @@
+import Glibc
+
+/// Names in the file system, for completion.
+package enum FileNames {
+  /// The paths that begin with `prefix`, folders with a slash at their end, at most 256, in no order.
+  package static func completions(of prefix: String) -> [String] {
+    let slash = prefix.lastIndex(of: "/")
+    let folder = slash.map { String(prefix[...$0]) } ?? ""
+    let start = slash.map { String(prefix[prefix.index(after: $0)...]) } ?? prefix
+    // SAFETY: the directory stream is closed below; entries are copied before the next call.
+    guard let directory = unsafe opendir(folder.isEmpty ? "." : folder) else { return [] }
+    defer { unsafe closedir(directory) }
+    var result: [String] = []
+    while result.count < 256, let entry = unsafe readdir(directory) {
+      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+        unsafe $0.withMemoryRebound(to: CChar.self, capacity: 256) {
+          unsafe String(cString: $0)
+        }
+      }
+      guard name.hasPrefix(start), name != ".", name != ".." else { continue }
+      var status = stat()
+      let isFolder = unsafe stat(folder + name, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+      result.append(folder + name + (isFolder ? "/" : ""))
+    }
+    return result
+  }
+}
