@@ -11,6 +11,8 @@ import Testing
       ["-accel", "tcg", "-cpu", "max", "-nographic", "-no-reboot"]
         + Guest.options(cpus: cpus, run: "nproc;poweroff+-f"))
     #expect(run.process.expect("HELLO-FROM-INIT", seconds: 400), "\(run.process.text.suffix(3000))")
+    // To the end of the output: the guest powers off.
+    _ = run.process.readUntil(seconds: 120) { _ in false }
     #expect(run.process.wait(seconds: 60) == 0)
     #expect(run.process.text.contains("\n\(cpus)\r\n"), "all vCPUs are online")
     #expect(!run.process.text.contains("ACPI Error"))

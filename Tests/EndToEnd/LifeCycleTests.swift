@@ -34,7 +34,7 @@ import Testing
     #expect(result.text.contains("VM status: running"), "\(result.text)")
     #expect(result.text.contains("VM status: paused"), "\(result.text)")
     #expect(result.text.contains("kvm support: enabled"), "\(result.text)")
-    #expect(result.text.contains("RIP="), "\(result.text)")
+    #expect(result.text.contains("CR3=") && result.text.contains("CPU#0"), "\(result.text)")
     #expect(result.text.contains("status=0"), "\(result.text)")
   }
 }
