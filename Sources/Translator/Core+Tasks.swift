@@ -104,6 +104,7 @@ extension Core {
         X86Segment(base: 0, limit: 0, selector: selector, attributes: 0))
     }
     dr7 &= ~0x55
+    updateBreakpoints()
     setRFLAGS(newImage)
     setSegmentRaw(Core.ldtr, X86Segment(base: 0, limit: 0, selector: newLDT, attributes: 0))
     let wasVirtual = isVirtual8086

@@ -94,5 +94,7 @@ final class RecordingHost: VCPUHost {
     get { state.withLock { $0.priority } }
     set { state.withLock { $0.priority = newValue } }
   }
-  var isA20Enabled: Bool { true }
+  private let a20 = Atomic<Bool>(true)
+  var isA20Enabled: Bool { a20.load(ordering: .relaxed) }
+  func setA20(_ enabled: Bool) { a20.store(enabled, ordering: .relaxed) }
 }
