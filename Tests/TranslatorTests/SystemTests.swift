@@ -281,7 +281,8 @@ import Translator
     machine.makePageTables()
     var state = TinyMachine.longMode(at: 0x1000)
     state.registers[1] = 0xFF
-    machine.memory.write(GuestAddress(0x1000), [0xF3, 0x0F, 0xB8, 0xC1, 0x0F, 0x0B])  // popcnt eax,ecx; ud2
+    // popcnt eax,ecx; ud2
+    machine.memory.write(GuestAddress(0x1000), [0xF3, 0x0F, 0xB8, 0xC1, 0x0F, 0x0B])
     try machine.vcpu.writeState(state)
     let service = EmulationService(memory: machine.memory, cpuid: TinyMachine.cpuid)
     #expect(service.execute(machine.vcpu, machine.host))
