@@ -7,13 +7,14 @@ import Shm
 import Support
 import Synchronization
 
-// What a port write of a guest costs under KVM: benchmark-exit [GOLIATH [QEMU]].
+// What a port write of a guest costs under KVM: benchmark-exit [GOLIATH [QEMU [NUMBER]]].
 //
 // A firmware of a few instructions writes a port that nobody has, a given number of times. Each program runs it with a small and with a
 // large number, in turn; the difference, divided, is the cost of one write without start and end. Medians of several rounds.
 
 let small: UInt32 = 2_000
-let large: UInt32 = 102_000
+let large =
+  small + (CommandLine.arguments.count > 3 ? UInt32(CommandLine.arguments[3]) ?? 0 : 100_000)
 let rounds = 5
 
 /// 64 KiB, to be mapped below 4 GiB and below 1 MiB: the loop, then isa-debug-exit.
