@@ -119,7 +119,7 @@ let package = Package(
       name: "Guests", dependencies: ["CPU", "DeviceModel", "Shm", "Host"], path: "Tests/Guests",
       exclude: ["README.md"], swiftSettings: strict),
     .executableTarget(
-      name: "kvm-selftest", dependencies: ["Guests", "KVM", "CPU", "Shm"],
+      name: "kvm-selftest", dependencies: ["Guests", "KVM", "Translator", "CPU", "Shm"],
       path: "Tests/KVMSelfTest", swiftSettings: strict),
     .executableTarget(
       name: "benchmark-exit",

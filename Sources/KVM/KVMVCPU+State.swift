@@ -84,7 +84,7 @@ extension KVMVCPU {
         control.xcrs.0.value = state.xcr0
         try file.setExtendedControl(control)
       }
-      try file.setXSAVE(state.xsave)
+      try file.setXSAVE(restricted(state.xsave))
       try file.setDebugRegisters(state.kvmDebugRegisters)
       try writeMSRs(state.msrs)
       if vm.sharesRegisters {
@@ -102,6 +102,17 @@ extension KVMVCPU {
     let nothingWaits =
       state.pendingInterrupt == nil && state.pendingException == nil && !state.hasInterruptShadow
     file.area.isReadyForInterrupt = nothingWaits && state.rflags & 0x200 != 0
+  }
+
+  /// The area without components that this host does not have: KVM would refuse it, and their content can only be the initial one.
+  private func restricted(_ area: [UInt8]) -> [UInt8] {
+    guard area.count >= 520 else { return area }
+    var area = area
+    // XSTATE_BV, the first eight bytes of the header (SDM vol. 1, 13.4.2).
+    for index in 0..<8 {
+      area[512 + index] &= UInt8(truncatingIfNeeded: vm.stateComponents >> UInt64(8 * index))
+    }
+    return area
   }
 
   private var defaultAPICBase: UInt64 { 0xFEE0_0800 | (apicID.rawValue == 0 ? 0x100 : 0) }

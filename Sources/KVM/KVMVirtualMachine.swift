@@ -23,6 +23,8 @@ package final class KVMVirtualMachine: VirtualMachine {
   /// Registers can travel in the run area.
   let sharesRegisters: Bool
   let hasXCRs: Bool
+  /// State components that this host's XSAVE has: bits as in XCR0; at least x87 and SSE.
+  let stateComponents: UInt64
   let hasExceptionPayloads: Bool
   /// Accesses to the machine's own registers (x2APIC, TSC deadline, IA32_APIC_BASE) come to us.
   package let routesMSRs: Bool
@@ -56,6 +58,8 @@ package final class KVMVirtualMachine: VirtualMachine {
       known.contains($0) || (0x200...0x2FF).contains($0)
     }
     mceCapabilities = try? system.getMCECapSupported()
+    let offered = CPUIDTable(try system.getSupportedCPUID()).entry(0xD, 0)
+    stateComponents = UInt64(offered.eax) | UInt64(offered.edx) << 32 | 3
     file = try system.createVM()
     self.system = system
     self.cpuid = cpuid
