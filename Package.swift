@@ -141,7 +141,10 @@ let package = Package(
     tests("KVMTests", ["KVM", "Guests", "kvm-selftest", "CPU", "DeviceModel", "Shm", "Host"]),
     tests(
       "MachineTests",
-      ["Machine", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI", "Host"]),
+      [
+        "Machine", "Options", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI",
+        "Host",
+      ]),
     tests(
       "MonitorTests",
       [

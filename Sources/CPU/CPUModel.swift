@@ -59,8 +59,6 @@ package struct CPUModel: Equatable, Sendable {
   var wantsPMU = false
   var wantsHostCaches = false
   var wantsLMCE = false
-  /// Properties that change nothing here.
-  var ignored = false
   var physicalBits: UInt32 = 0
   var usesHostPhysicalBits = false
   var hostPhysicalBitsLimit: UInt32 = 0

@@ -11,8 +11,21 @@ package struct CPUDefinition: Equatable, Sendable {
 }
 
 extension CPUModel {
-  /// Finds a model by name; case matters, as with QEMU.
-  package static func named(_ name: String) -> CPUModel? { catalog.models[name] }
+  /// Finds a model by name; case matters, as with QEMU. Reads one record of the table, not all: programs start with this.
+  package static func named(_ name: String) -> CPUModel? {
+    if let special = special(name) { return special }
+    if name.utf8.contains(UInt8(ascii: "|")) { return nil }
+    func lines(_ table: String) -> [Substring.UTF8View] {
+      table.utf8.split(separator: UInt8(ascii: "\n"))
+    }
+    let alias = lines(CPUModelTable.aliases).first { $0.starts(with: "\(name) ".utf8) }
+    let target = alias.map { String($0.dropFirst(name.utf8.count + 1)) ?? name } ?? name
+    let records = lines(CPUModelTable.records)
+    guard let index = records.firstIndex(where: { $0.starts(with: "\(target)|".utf8) }),
+      index + 1 < records.count
+    else { return nil }
+    return parseRecord(Substring(records[index]), Substring(records[index + 1]), name: name)
+  }
 
   /// All names, in the order of `query-cpu-definitions`.
   package static var names: [String] { catalog.order }
@@ -20,7 +33,7 @@ extension CPUModel {
   /// What `query-cpu-definitions` answers.
   package static func definitions(_ capabilities: CPUCapabilities) -> [CPUDefinition] {
     names.compactMap { name in
-      guard let model = named(name) else { return nil }
+      guard let model = catalog.models[name] else { return nil }
       let fixed = model.basis == .named || model.basis == .empty
       let wanted = model.basis == .named ? model.features : FeatureSet()
       let missing = wanted.subtracting(neverPassedOn)
@@ -36,7 +49,7 @@ extension CPUModel {
     var text = "Available CPUs:\n"
     let special = ["base", "host", "max"]
     for name in names.sorted() where !special.contains(name) {
-      guard let model = named(name) else { continue }
+      guard let model = catalog.models[name] else { continue }
       let note = catalog.aliases[name].map { target in
         target.hasPrefix(name + "-v")
           ? "(alias configured by machine type)" : "(alias of \(target))"
@@ -69,12 +82,8 @@ extension CPUModel {
 
   static let catalog: Catalog = {
     var models: [String: CPUModel] = [:]
-    var order = ["max", "host", "base"]
-    models["max"] = special(
-      "max", .everything, "Enables all features supported by the accelerator in the current host")
-    models["host"] = special("host", .host, "processor with all supported host features ")
-    models["base"] = special(
-      "base", .empty, "base CPU model type with no features enabled")
+    var order = ["max", "host", "base"]  // special(_:) makes them
+    for name in order { models[name] = special(name) }
     var aliases: [String: String] = [:]
     var aliasesOf: [String: [String]] = [:]
     for line in CPUModelTable.aliases.split(separator: "\n") {
@@ -98,6 +107,18 @@ extension CPUModel {
     }
     return Catalog(order: order, models: models, aliases: aliases)
   }()
+
+  private static func special(_ name: String) -> CPUModel? {
+    switch name {
+    case "max":
+      special(
+        "max", .everything,
+        "Enables all features supported by the accelerator in the current host")
+    case "host": special("host", .host, "processor with all supported host features ")
+    case "base": special("base", .empty, "base CPU model type with no features enabled")
+    default: nil
+    }
+  }
 
   private static func special(_ name: String, _ basis: Basis, _ summary: String) -> CPUModel {
     CPUModel(

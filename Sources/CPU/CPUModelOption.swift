@@ -25,6 +25,7 @@ extension CPUModel {
       }
     }
     for (name, isOn) in signed.filter(\.isOn) + signed.filter({ !$0.isOn }) {
+      try checkFixed(CPUFeature.canonical(name), isOn)
       guard result.setFeature(name, isOn) else { throw result.notFound(name, prefix: "") }
     }
     return result
@@ -43,6 +44,7 @@ extension CPUModel {
       if isOn { unavailableNames.append(canonical) }
       return true
     }
+    if Self.fixedSwitches[canonical] != nil { return true }
     if let property = Self.switches[canonical] {
       self[keyPath: property] = isOn
       return true
@@ -54,11 +56,12 @@ extension CPUModel {
     let name = CPUFeature.canonical(given)
     let prefix = "can't apply global \(typeName).\(name)=\(value): "
     if CPUFeature.named(name) != nil || Self.vmxFeatures.contains(name)
-      || Self.switches[name] != nil
+      || Self.switches[name] != nil || Self.fixedSwitches[name] != nil
     {
       guard let isOn = Self.boolean(value) else {
         throw CPUModelError(message: "\(prefix)Parameter '\(name)' expects 'on' or 'off'")
       }
+      try Self.checkFixed(name, isOn)
       _ = setFeature(name, isOn)
       return
     }
@@ -150,9 +153,19 @@ extension CPUModel {
     "full-cpuid-auto-level": \.automaticLevel, "legacy-cache": \.usesLegacyCache,
     "migratable": \.isMigratable, "host-phys-bits": \.usesHostPhysicalBits, "pmu": \.wantsPMU,
     "host-cache-info": \.wantsHostCaches, "lmce": \.wantsLMCE,
-    "fill-mtrr-mask": \.ignored, "vmware-cpuid-freq": \.ignored, "kvm-pv-enforce-cpuid": \.ignored,
-    "kvm-no-smi-migration": \.ignored, "start-powered-off": \.ignored,
   ]
+
+  /// Properties that have one value only, the one that QEMU has by default.
+  static let fixedSwitches: [String: Bool] = [
+    "fill-mtrr-mask": true, "vmware-cpuid-freq": true, "kvm-pv-enforce-cpuid": false,
+    "kvm-no-smi-migration": false, "start-powered-off": false,
+  ]
+
+  private static func checkFixed(_ name: String, _ isOn: Bool) throws(CPUModelError) {
+    guard let value = fixedSwitches[name], value != isOn else { return }
+    throw CPUModelError(
+      message: "'\(name)=\(isOn ? "on" : "off")' is not supported; leave it out")
+  }
 
   static let vmxFeatures: Set<String> = Set(
     CPUModelTable.vmxFeatures.split { $0 == " " || $0 == "\n" }.map(String.init))

@@ -43,10 +43,10 @@ package struct RunControl: Equatable, Sendable {
     }
   }
 
-  /// A reset, by the guest or by the monitor.
+  /// A reset, by the guest or by the monitor; with `-no-reboot` both end the machine.
   package mutating func reset(_ cause: ShutdownCause) -> [Effect] {
     let byGuest = cause == .guestReset
-    if byGuest, actions.reboot == .shutdown { return shutDown(cause) }
+    if actions.reboot == .shutdown { return shutDown(cause) }
     var effects: [Effect] = isRunning ? [.pauseVCPUs] : []
     effects += [.resetMachine, .emit(.reset(guest: byGuest, reason: cause))]
     if isRunning { return effects + [.resumeVCPUs] }
@@ -58,7 +58,8 @@ package struct RunControl: Equatable, Sendable {
   package mutating func shutDown(_ cause: ShutdownCause) -> [Effect] {
     let byGuest = [.guestShutdown, .guestReset, .guestPanic].contains(cause)
     let event = Effect.emit(.shutdown(guest: byGuest, reason: cause))
-    if byGuest, actions.shutdown == .pause {
+    // What asks for the end of the process gets it whatever the action says; a reset does not ask for that.
+    if byGuest || cause == .hostQmpSystemReset, actions.shutdown == .pause {
       return [event] + (isRunning ? halt(.shutdown) : [])
     }
     state = .shutdown

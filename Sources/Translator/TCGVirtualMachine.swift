@@ -10,7 +10,7 @@ package final class TCGVirtualMachine: VirtualMachine {
   private let memory: GuestMemory
   private let cpuid: CPUIDTable
   private let cacheBytes: Int
-  package let tscFrequency: UInt64
+  package var tscFrequency: UInt64 { HostTSC.frequency }
   /// Guest TSC minus host TSC, for all vCPUs.
   private let tscOffset: UInt64
   private let vcpus = Mutex<[TCGVCPU]>([])
@@ -20,7 +20,6 @@ package final class TCGVirtualMachine: VirtualMachine {
     self.memory = memory
     self.cpuid = cpuid
     self.cacheBytes = cacheBytes
-    tscFrequency = HostTSC.frequency
     tscOffset = 0 &- x86_tsc()
     memory.observeSlots { [weak self] _ in self?.invalidateEverything() }
     memory.observeCodeWrites { [weak self] address, length in
