@@ -21,6 +21,9 @@ package final class MonitorContext {
   /// File descriptors that clients gave with `getfd`.
   package let descriptors = DescriptorTable()
 
+  /// What the human monitors remember together.
+  let humanMonitorDefaults = HMPDefaults()
+
   let dispatcher = QMPDispatcher()
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
   private var waiters: [@MainLoop () -> Void] = []

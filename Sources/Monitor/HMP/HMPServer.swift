@@ -27,7 +27,8 @@ package final class HMPServer: ChardevFrontend {
     context.whenStarted { [weak self] in
       guard let self, let machine = try? context.machine else { return }
       self.session = HMPSession(
-        commands: MonitorCommands(context), machine: MachineInspector(machine))
+        commands: MonitorCommands(context), machine: MachineInspector(machine),
+        defaults: context.humanMonitorDefaults)
       self.port?.resumeReceiving()
     }
   }
@@ -44,7 +45,8 @@ package final class HMPServer: ChardevFrontend {
     context.humanMonitor = { [weak context] line, cpuIndex in
       guard let context, let machine = try? context.machine else { return "" }
       let session = HMPSession(
-        commands: MonitorCommands(context), machine: MachineInspector(machine))
+        commands: MonitorCommands(context), machine: MachineInspector(machine),
+        defaults: context.humanMonitorDefaults)
       return session.run(commandLine: line, cpuIndex: cpuIndex)
     }
   }

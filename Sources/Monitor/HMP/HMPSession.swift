@@ -1,6 +1,14 @@
 package import Host
 package import QAPI
 
+/// What all human monitors of a process remember together: the format of the last dump.
+@MainLoop
+package final class HMPDefaults {
+  var format = HMPFormat()
+
+  package init() {}
+}
+
 /// One human monitor: runs command lines against the handlers of the QMP commands and says what is to be printed.
 ///
 /// It knows nothing of connections; `HMPServer` puts a line editor and a character device around it.
@@ -15,11 +23,15 @@ package final class HMPSession {
   /// `quit` was given: there is no further prompt.
   package internal(set) var hasQuit = false
   private var output = ""
-  private var lastFormat = HMPFormat()
+  private let defaults: HMPDefaults
 
-  package init(commands: any CommandHandlers, machine: any HMPMachine) {
+  /// `defaults` is what the human monitors of a process share.
+  package init(
+    commands: any CommandHandlers, machine: any HMPMachine, defaults: HMPDefaults = HMPDefaults()
+  ) {
     self.commands = commands
     self.machine = machine
+    self.defaults = defaults
   }
 
   /// Runs one line and answers what it prints, with `\r\n` line ends.
@@ -50,13 +62,13 @@ package final class HMPSession {
     let name = String(decoding: line[..<position], as: UTF8.self)
     var parser = HMPArgumentParser(
       commandName: command.names.joined(separator: "|"), text: line, position: position,
-      register: { [self] in register($0) }, lastFormat: lastFormat)
+      register: { [self] in register($0) }, lastFormat: defaults.format)
     let arguments: HMPArguments
     do {
       arguments = try parser.parse(command.parameters)
-      lastFormat = parser.lastFormat
+      defaults.format = parser.lastFormat
     } catch {
-      lastFormat = parser.lastFormat
+      defaults.format = parser.lastFormat
       print("\(error.text)\nTry \"help \(name)\" for more information\n")
       return
     }

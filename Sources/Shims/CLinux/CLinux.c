@@ -109,8 +109,16 @@ int goliath_pty_is_open(int descriptor) {
   return poll(&p, 1, 0) >= 0 && !(p.revents & POLLHUP);
 }
 
-static struct termios saved_mode;
+static struct termios saved_mode, raw_mode;
 static volatile sig_atomic_t saved_descriptor = -1;
+
+// After a stop the shell has set its own mode: set ours again, unless the process goes on in the background.
+static void continued(int signal) {
+  (void)signal;
+  int error = errno, descriptor = saved_descriptor;
+  if (descriptor >= 0 && tcgetpgrp(descriptor) == getpgrp()) tcsetattr(descriptor, TCSANOW, &raw_mode);
+  errno = error;
+}
 
 void goliath_terminal_restore(void) {
   int descriptor = saved_descriptor;
@@ -127,8 +135,13 @@ int goliath_terminal_raw(int descriptor, int signals) {
     saved_mode = mode;
     saved_descriptor = descriptor;
   }
-  if (!registered++) atexit(goliath_terminal_restore);
   make_raw(&mode, signals);
+  raw_mode = mode;
+  if (!registered++) {
+    struct sigaction action = {.sa_handler = continued, .sa_flags = SA_RESTART};
+    atexit(goliath_terminal_restore);
+    sigaction(SIGCONT, &action, 0);
+  }
   return tcsetattr(descriptor, TCSANOW, &mode) < 0 ? -errno : 0;
 }
 
