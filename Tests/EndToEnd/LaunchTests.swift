@@ -166,4 +166,27 @@ import Testing
     #expect(result.status == 1)
     #expect(result.text.contains("State blocked by non-migratable CPU device (invtsc flag)"))
   }
+
+  @Test(arguments: [
+    ("isa-serial,index=foo", "Parameter 'index' expects integer"),
+    ("pvpanic,events=300", "Parameter 'events' expects uint8_t"),
+    ("isa-debug-exit,iobase=0x100000000", "Parameter 'iobase' expects uint32_t"),
+    ("isa-serial,wakeup=on", "'wakeup=on' is not supported yet"),
+    ("isa-serial,baudbase=9600", "'baudbase' is 115200 and cannot be changed yet"),
+    ("isa-serial,bus=pci.0", "Bus 'pci.0' not found"),
+    ("PIIX4_PM", "Parameter 'driver' expects a pluggable device type"),
+  ])
+  func aPropertyOfADeviceActsOrIsRefused(device: String, sentence: String) throws {
+    let result = try Process.output([Goliath.path] + paused + ["-device", device])
+    #expect(result.status == 1)
+    #expect(result.text == "goliath: -device \(device): \(sentence)\n")
+  }
+
+  @Test func anEmptyMachineHasNoBusForADevice() throws {
+    let result = try Process.output([
+      Goliath.path, "-machine", "none", "-display", "none", "-device", "isa-serial",
+    ])
+    #expect(result.status == 1)
+    #expect(result.text.contains("No 'ISA' bus found for device 'isa-serial'"))
+  }
 }

@@ -1,5 +1,6 @@
 package import DeviceModel
 import Host
+import Options
 
 /// A device with its place in the object tree.
 package struct PlacedDevice: Sendable {
@@ -29,6 +30,17 @@ protocol Board: AnyObject {
 @MainLoop
 final class EmptyBoard: Board {
   let devices: [PlacedDevice] = []
+
+  /// Throws `MachineError` for a device: there is no bus to put it on.
+  init(_ configuration: LaunchConfiguration) throws(MachineError) {
+    guard let wanted = configuration.devices.first else { return }
+    let type = Machine.userDeviceTypes.first { $0.name == wanted.driver }
+    let message =
+      type.map { "No '\($0.bus ?? "System")' bus found for device '\($0.name)'" }
+      ?? "'\(wanted.driver)' is not a valid device model name"
+    throw MachineError(message, origin: wanted.origin)
+  }
+
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {}
   func prepareWake() {}
   func finishWake(_ threads: [VCPUThread]) throws(MachineError) {}

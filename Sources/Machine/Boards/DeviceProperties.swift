@@ -48,16 +48,39 @@ struct DeviceProperties {
   /// An unsigned number, decimal or 0x. Throws `badValue`.
   func number(_ name: String, default value: UInt64) throws(DeviceError) -> UInt64 {
     guard let given = values[name] else { return value }
-    if case .json(.int(let number)) = given, number >= 0 { return UInt64(number) }
-    let text = given.plain
-    let number =
-      text.hasPrefix("0x") || text.hasPrefix("0X")
-      ? UInt64(text.dropFirst(2), radix: 16) : UInt64(text)
-    guard let number else {
-      throw DeviceError(
-        .badValue, "Parameter '\(name)' expects uint64_t")
+    let width = type.properties.first { $0.name == name }?.type ?? "uint64"
+    guard case .value(let number) = OptionText.number(given.plain) else {
+      throw DeviceError(.badValue, "Parameter '\(name)' expects integer")
+    }
+    let largest: UInt64 =
+      switch width {
+      case "uint8": UInt64(UInt8.max)
+      case "uint16": UInt64(UInt16.max)
+      case "uint32": UInt64(UInt32.max)
+      default: UInt64.max
+      }
+    guard number <= largest else {
+      throw DeviceError(.badValue, "Parameter '\(name)' expects \(width)_t")
     }
     return number
+  }
+
+  /// An I/O port that may be left to the board, which all ones stand for. Throws `badValue`.
+  private func portOrUnset(_ name: String, else standard: UInt16) throws(DeviceError) -> UInt16 {
+    let number = try number(name, default: 0xFFFF_FFFF)
+    return number == 0xFFFF_FFFF ? standard : try port(name, default: standard)
+  }
+
+  /// What the serial port model has in one form only.
+  private func checkSerial() throws(DeviceError) {
+    guard try number("baudbase", default: 115_200) == 115_200 else {
+      throw DeviceError(.badValue, "'baudbase' is 115200 and cannot be changed yet")
+    }
+    guard let wakeup = text("wakeup") else { return }
+    guard let isOn = OptionText.boolean(wakeup) else {
+      throw DeviceError(.badValue, "Parameter 'wakeup' expects 'on' or 'off'")
+    }
+    if isOn { throw DeviceError(.badValue, "'wakeup=on' is not supported yet") }
   }
 
   func port(_ name: String, default value: UInt16) throws(DeviceError) -> UInt16 {
@@ -80,14 +103,15 @@ struct DeviceProperties {
         .badValue, "Max. supported number of ISA serial ports is \(standard.count).")
     }
     let chosen = standard[Int(index)]
-    let port = try number("iobase", default: unset)
+    try checkSerial()
+    let port = try portOrUnset("iobase", else: chosen.port)
     let irq = try number("irq", default: unset)
     guard irq == unset || irq < 16 else {
       throw DeviceError(.badValue, "Property '\(type.name).irq' must be below 16")
     }
     return SerialPort(
       index: UInt32(index),
-      port: port == unset ? chosen.port : UInt16(truncatingIfNeeded: port),
+      port: port,
       irq: irq == unset ? chosen.irq : UInt32(irq))
   }
 }
@@ -103,14 +127,14 @@ extension DeviceProperties {
       throw DeviceError(
         .badValue, "Max. supported number of parallel ports is \(standard.count).")
     }
-    let port = try number("iobase", default: unset)
+    let port = try portOrUnset("iobase", else: standard[Int(index)])
     let irq = try number("irq", default: 7)
     guard irq < 16 else {
       throw DeviceError(.badValue, "Property '\(type.name).irq' must be below 16")
     }
     return ParallelPort(
       index: UInt32(index),
-      port: port == unset ? standard[Int(index)] : UInt16(truncatingIfNeeded: port),
+      port: port,
       irq: UInt32(irq))
   }
 }
