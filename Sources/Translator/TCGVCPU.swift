@@ -69,8 +69,9 @@ import Synchronization
 
   package func translate(linear: UInt64) -> GuestAddress? { core.translate(linear) }
 
-  /// Executes one instruction. False: it raised an exception, which is left pending in `environment.pendingException`; nothing else changed.
-  func stepOnce() -> Bool {
+  /// Executes one instruction, without looking at events before it. False: it raised an exception, which waits for `run` to deliver
+  /// it, or the core has shut down.
+  package func stepOnce() -> Bool {
     core.stepOnce()
   }
 }

@@ -156,37 +156,4 @@ import Translator
     state.registers[3] = 0xFFC
     #expect(try machine.run([0x8B, 0x03, 0xF4], from: state).exit == .halt)
   }
-
-  @Test func fuzzedInstructionsNeverTrap() throws {
-    let machine = try TinyMachine()
-    machine.makePageTables()
-    var seed: UInt64 = 0x9E37_79B9_7F4A_7C15
-    func next() -> UInt64 {
-      seed ^= seed << 13
-      seed ^= seed >> 7
-      seed ^= seed << 17
-      return seed
-    }
-    for round in 0..<400 {
-      var state: CPUState
-      switch round % 3 {
-      case 0: state = TinyMachine.longMode(at: 0x1000)
-      case 1: state = TinyMachine.protectedMode(at: 0x1000)
-      default:
-        state = CPUState.reset(signature: 0)
-        state.cs = SegmentRegister(selector: 0, base: 0, limit: 0xFFFF, attributes: 0x9B)
-        state.rip = 0x1000
-      }
-      for n in 0..<16 { state.registers[n] = next() >> (next() & 63) }
-      var code: [UInt8] = []
-      for _ in 0..<24 { code.append(UInt8(truncatingIfNeeded: next() >> 11)) }
-      machine.memory.write(GuestAddress(0x1000), code + [0xF4])
-      try machine.vcpu.writeState(state)
-      for _ in 0..<8 {
-        machine.vcpu.requestExit()
-        if machine.vcpu.run() != .interrupted { break }
-      }
-      machine.makePageTables()
-    }
-  }
 }
