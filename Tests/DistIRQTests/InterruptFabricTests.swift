@@ -588,4 +588,39 @@ final class Bench: Sendable {
     level.raise()
     #expect(bench.apic(0).acknowledge() == 0xE0)
   }
+
+  /// A vCPU arms its timer again and again while another thread fires it: no deadline gets lost between the two.
+  @Test func timerArmedWhileItFiresIsNotLost() async {
+    let bench = Bench(1)
+    let unit = bench.apic(0)
+    unit.write(offset: 0x3E0, width: 4, 0xB)
+    unit.write(offset: 0x320, width: 4, 0x40)
+    let isDone = Bench.Counter()
+    let rounds = 150
+    let expired = await withTaskGroup(of: Int.self) { group in
+      group.addTask {
+        // Time goes on in small steps until the vCPU has seen all interrupts or missed one.
+        while isDone.value == 0 { bench.clock.advance(by: 97) }
+        return 0
+      }
+      group.addTask {
+        defer { isDone.count.store(1, ordering: .relaxed) }
+        for round in 0..<rounds {
+          unit.write(offset: 0x380, width: 4, UInt64(100 + round % 400))
+          // Now and then a deadline is replaced before it is reached.
+          if round % 3 == 0 { unit.write(offset: 0x380, width: 4, UInt64(50 + round % 90)) }
+          let limit = bench.clock.now + 500_000
+          while unit.pending.vector == nil {
+            // Looked at again: the thread may have slept between the two.
+            if bench.clock.now > limit, unit.pending.vector == nil { return round }
+          }
+          _ = unit.acknowledge()
+          unit.write(offset: 0xB0, width: 4, 0)
+        }
+        return rounds
+      }
+      return await group.reduce(0, +)
+    }
+    #expect(expired == rounds)
+  }
 }
