@@ -69,19 +69,23 @@ package struct FileDescriptor: ~Copyable, Sendable {
     try SystemError.check("fcntl") { () -> Int32 in fcntl(target, F_SETFL, wanted) }
   }
 
-  /// The whole content of a file. Throws `SystemError`.
-  package static func contents(of path: String) throws(SystemError) -> [UInt8] {
+  /// The whole content of a file. Throws `SystemError`; `EFBIG` when there are more than `limit` bytes (a device that never ends, too).
+  package static func contents(
+    of path: String, limit: Int = Int.max
+  ) throws(SystemError) -> [UInt8] {
     let file = try open(path, O_RDONLY)
     var result: [UInt8] = []
     var status = stat()
     // SAFETY: `status` outlives the call.
     if unsafe fstat(file.rawValue, &status) == 0, status.st_size > 0 {
+      guard status.st_size <= limit else { throw SystemError(call: "read", code: EFBIG) }
       result.reserveCapacity(Int(status.st_size))
     }
     var chunk = [UInt8](repeating: 0, count: 1 << 18)
     while true {
       let count = try file.read(into: &chunk)
       if count == 0 { return result }
+      guard count <= limit - result.count else { throw SystemError(call: "read", code: EFBIG) }
       result.append(contentsOf: chunk[..<count])
     }
   }

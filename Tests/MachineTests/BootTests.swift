@@ -288,6 +288,15 @@ private func elf(entry: UInt32? = 0x10_0020, address: UInt64 = 0x10_0000) -> [UI
     }
   }
 
+  @Test func filesWithoutAnEndAreRefused() {
+    #expect(
+      throws: BootError(.tooLarge, "could not load initrd '/dev/zero': it has more than 1 MiB")
+    ) {
+      try BootFile.read("/dev/zero", as: "initrd", limit: 1 << 20)
+    }
+    #expect(throws: BootError.self) { try BootFile.firmware("/dev/zero") }
+  }
+
   @Test func noHeaderMakesTheLoadersTrap() {
     var generator = SeededGenerator(seed: 2_15)
     let sources = [bzImage(), elf()]

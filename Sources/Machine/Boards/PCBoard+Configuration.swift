@@ -62,7 +62,7 @@ extension PCBoard {
     case .text(let text): return Array(text.utf8)
     case .file(let path):
       do {
-        return try FileDescriptor.contents(of: path)
+        return try FileDescriptor.contents(of: path, limit: 1 << 30)
       } catch {
         throw DeviceError(
           .unavailable, "\(item.origin.text): can't load \(path): \(error.reason)")

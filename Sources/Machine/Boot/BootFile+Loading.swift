@@ -2,10 +2,17 @@ import Glibc
 import Host
 
 extension BootFile {
-  /// Reads a file. Throws `unreadable` with the system's reason; `purpose` is what the sentence calls it: `kernel`, `initrd`.
-  package static func read(_ path: String, as purpose: String) throws(BootError) -> BootFile {
+  /// Reads a file. Throws `unreadable` with the system's reason, or `tooLarge` above `limit` bytes; `purpose` is what the sentence
+  /// calls it: `kernel`, `initrd`.
+  package static func read(
+    _ path: String, as purpose: String, limit: Int = Int.max
+  ) throws(BootError) -> BootFile {
     do {
-      return BootFile(name: path, bytes: try FileDescriptor.contents(of: path))
+      return BootFile(name: path, bytes: try FileDescriptor.contents(of: path, limit: limit))
+    } catch  where error.code == EFBIG {
+      throw BootError(
+        .tooLarge,
+        "could not load \(purpose) '\(path)': it has more than \(limit >> 20) MiB")
     } catch {
       throw BootError(.unreadable, "could not load \(purpose) '\(path)': \(error.reason)")
     }
@@ -19,7 +26,8 @@ extension BootFile {
       name.contains("/") ? [] : (directories + firmwareDirectories).map { $0 + "/" + name }
     for path in [name] + others {
       do {
-        return BootFile(name: path, bytes: try FileDescriptor.contents(of: path))
+        return BootFile(
+          name: path, bytes: try FileDescriptor.contents(of: path, limit: largestFirmwareFile))
       } catch  where error.code == ENOENT || error.code == ENOTDIR {
         continue
       } catch {
@@ -28,6 +36,9 @@ extension BootFile {
     }
     throw BootError(.unreadable, "could not find PC BIOS '\(name)'")
   }
+
+  /// Larger files are not read to find out what they are.
+  private static let largestFirmwareFile = 64 << 20
 
   package static let defaultFirmware = "bios-256k.bin"
 

@@ -16,11 +16,13 @@ extension BootPlan {
       let sources = configuration.boot
       var wanted = BootConfiguration(memory: MemoryLayout(map))
       wanted.commandLine = sources.append ?? ""
+      let lowMemory = Int(clamping: map.lowSize)
       wanted.kernel = try sources.kernel.map { (path) throws(BootError) in
-        try BootFile.read(path, as: "kernel")
+        // An ELF file may carry symbols that are not loaded.
+        try BootFile.read(path, as: "kernel", limit: max(lowMemory, 1 << 30))
       }
       wanted.initrd = try sources.initrd.map { (path) throws(BootError) in
-        try BootFile.read(path, as: "initrd")
+        try BootFile.read(path, as: "initrd", limit: lowMemory)
       }
       if let limit = configuration.machine.maximumFirmwareSize {
         wanted.largestFirmware = Int(clamping: limit)
