@@ -124,7 +124,7 @@ let package = Package(
     .executableTarget(
       name: "benchmark-exit",
       dependencies: ["Support", "KVM", "CPU", "DeviceModel", "Shm", "Host"],
-      path: "Benchmarks/exit", exclude: ["run"], swiftSettings: strict),
+      path: "Benchmarks/exit", exclude: ["run", "README.md"], swiftSettings: strict),
     tests("HostTests", ["Host"]),
     tests("JSONTests", ["JSON"]),
     tests("QAPITests", ["QAPI", "JSON"]),

@@ -128,7 +128,7 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
       isInside.store(false, ordering: .sequentiallyConsistent)
       vm.gate.noteDeparture()
       vm.gate.waitUntilOpen()
-      file.area.setImmediateExit(false)
+      // The flag that evicted us stays: clearing it could swallow a request to exit; it costs one empty KVM_RUN.
       isInside.store(true, ordering: .sequentiallyConsistent)
     }
     // A request that came before `isInside` was visible has set the flag that KVM_RUN looks at first; this only saves the call.
