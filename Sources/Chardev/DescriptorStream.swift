@@ -141,9 +141,11 @@ final class DescriptorStream {
       if isReceiving {
         readOnce()
       } else if !ready.isDisjoint(with: .hungUp) {
-        // Hang-ups are always reported: without the watch there is no spinning. Reading starts a new one.
+        // Hang-ups are always reported: without the watch there is no spinning. Reading starts a new one. A socket whose other
+        // side is wholly gone makes room for the next client at once, as with QEMU; a pipe still holds what was written.
         inputWatch?.cancel()
         inputWatch = nil
+        if isSocket { onEnd() }
       }
     }
   }

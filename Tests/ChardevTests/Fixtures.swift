@@ -52,7 +52,7 @@ func temporaryPath(_ name: String) -> String {
   "/tmp/goliath-test-\(getpid())-\(UInt64.random(in: 0...UInt64.max))-\(name)"
 }
 
-/// The other side of a socket device, blocking with a limit of ten seconds.
+/// The other side of a socket device, blocking with a limit of fifty seconds.
 struct Client: ~Copyable {
   let socket: FileDescriptor
 
@@ -79,7 +79,7 @@ struct Client: ~Copyable {
     var buffer = [UInt8](repeating: 0, count: 65536)
     while result.count < count {
       var entry = pollfd(fd: socket.rawValue, events: Int16(POLLIN), revents: 0)
-      guard poll(&entry, 1, 10_000) == 1 else { break }
+      guard poll(&entry, 1, 50_000) == 1 else { break }
       guard let got = try Socket.receive(socket.rawValue, into: &buffer) else { continue }
       if got.count == 0 { break }
       result += buffer[..<got.count]

@@ -44,6 +44,23 @@ import Testing
     await registry.shutDown()
   }
 
+  @Test func aClientThatLeavesAFrontendThatTakesNothingMakesRoomForTheNext() async throws {
+    let path = temporaryPath("leave")
+    let (registry, _, frontend, port) = try await serve(.unix(UnixSocketAddress(path: path)))
+    await frontend.limit(0)
+    let first = try Client(.unix(path: path))
+    try first.send("nobody reads this")
+    await frontend.wait { frontend.events == ["opened"] }
+    _ = consume first
+    let second = try Client(.unix(path: path))
+    try second.send("but this")
+    await frontend.wait { frontend.events == ["opened", "closed", "opened"] }
+    await frontend.limit(.max)
+    port.resumeReceiving()
+    await frontend.wait { frontend.text == "but this" }
+    await registry.shutDown()
+  }
+
   @Test func aFrontendThatTakesLittleGetsEverythingInTheEnd() async throws {
     let (registry, device, frontend, port) = try await serve(anyPort)
     await frontend.limit(3)
