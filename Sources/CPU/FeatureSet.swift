@@ -137,7 +137,7 @@ extension FeatureSet {
     fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush acpi mmx fxsr sse \
     sse2 ss ht pni cx16 x2apic tsc-deadline movbe popcnt xsave hypervisor fsgsbase tsc-adjust smep \
     smap erms fsrm clflushopt syscall nx pdpe1gb rdtscp lm lahf-lm cmp-legacy cr8legacy abm \
-    3dnowprefetch mmxext invtsc topoext xsaveopt xsavec xgetbv1 arat
+    3dnowprefetch mmxext invtsc topoext xsaveopt xsavec xgetbv1 arat umip rdpid invpcid
     """
 
   /// Executed by the host on the guest's registers, so only where the host has them.

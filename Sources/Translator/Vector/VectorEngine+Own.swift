@@ -240,23 +240,18 @@ extension VectorEngine {
     let addressMask = unsafe i.pointee.addressMask
     let base = core.r64(7)
     let count = isMMX ? 8 : 16
+    // The host enters MMX mode before it touches memory.
+    if isMMX { unsafe enterMMX(image) }
     func byte(_ register: UInt8, _ n: Int) -> UInt8 {
       unsafe image.load(
         fromByteOffset: isMMX ? mmxOffset(image, register) + n : offset(register, n),
         as: UInt8.self)
     }
-    for isStoring in [false, true] {
-      for n in 0..<count where byte(rm, n) & 0x80 != 0 {
-        let address = (base &+ UInt64(n)) & addressMask
-        if isStoring {
-          try core.store(segment, address, size: 1, UInt64(byte(reg, n)))
-        } else {
-          try core.checkWrite(segment, address, size: 1)
-        }
-      }
-    }
-    if isMMX {
-      unsafe enterMMX(image)
+    // As the host does, all bytes must be writable, also those that the mask leaves out.
+    try core.checkWrite(segment, base & addressMask, count: count)
+    for n in 0..<count where byte(rm, n) & 0x80 != 0 {
+      let address = (base &+ UInt64(n)) & addressMask
+      try core.store(segment, address, size: 1, UInt64(byte(reg, n)))
     }
   }
 

@@ -198,8 +198,8 @@ package enum VectorEngine {
     switch entry.kind {
     case .sse where entry.has(Entry.usesMMX):
       result = unsafe runX87(s, i, memory)
-      // The host enters MMX mode before it finds the exception.
-      if result == 19 { unsafe enterMMX(x86_xsave(s)) }
+      // With register operands the host enters MMX mode before it finds the exception.
+      if result == 19, unsafe i.pointee.modrm >= 0xC0 { unsafe enterMMX(x86_xsave(s)) }
     case .sse, .vex: result = unsafe run(s, i, memory)
     case .mmx: result = unsafe runX87(s, i, memory)
     case .x87: result = unsafe executeX87(s, i, memory)
