@@ -156,7 +156,10 @@ final class OracleRun {
         text += " \(name): host \(String(a, radix: 16)), interpreter \(String(b, radix: 16));"
       }
     }
-    differ("vector", expected.vector, got.vector)
+    // With a locked CMPXCHG8B at a non-canonical stack address hosts differ between #SS and #GP.
+    let isWideExchange = one.instructions.contains { $0.name == "cmpxchg8b" }
+    func seen(_ vector: UInt64) -> UInt64 { isWideExchange && vector == 12 ? 13 : vector }
+    differ("vector", seen(expected.vector), seen(got.vector))
     differ("rip", expected.rip, got.rip)
     if expected.vector == got.vector {
       switch expected.vector {

@@ -198,8 +198,10 @@ package enum VectorEngine {
     switch entry.kind {
     case .sse where entry.has(Entry.usesMMX):
       result = unsafe runX87(s, i, memory)
-      // With register operands the host enters MMX mode before it finds the exception.
-      if result == 19, unsafe i.pointee.modrm >= 0xC0 { unsafe enterMMX(x86_xsave(s)) }
+      // The host enters MMX mode before it finds the exception, unless CVTPI2PS (2A) reads memory.
+      if result == 19, unsafe i.pointee.modrm >= 0xC0 || i.pointee.opcode != 0x2A {
+        unsafe enterMMX(x86_xsave(s))
+      }
     case .sse, .vex: result = unsafe run(s, i, memory)
     case .mmx: result = unsafe runX87(s, i, memory)
     case .x87: result = unsafe executeX87(s, i, memory)
