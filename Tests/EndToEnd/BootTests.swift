@@ -14,7 +14,7 @@ import Testing
     // To the end of the output: the guest powers off.
     _ = run.process.readUntil(seconds: 120) { _ in false }
     #expect(run.process.wait(seconds: 60) == 0)
-    #expect(run.process.text.contains("\n\(cpus)\r\n"), "all vCPUs are online")
+    #expect(run.process.text.contains("\r\n\(cpus)\r\n"), "all vCPUs are online")
     #expect(!run.process.text.contains("ACPI Error"))
     #expect(!run.process.text.contains("Call Trace"), "\(run.process.text.suffix(6000))")
   }
