@@ -8,7 +8,7 @@ BUILD := swift build -c release
 run: setup build            ## install what is missing, build, boot Debian's kernel to a shell
 	@scripts/run
 
-test: setup                 ## install what is missing, build once (optimised), run every test
+test:                       ## install what is missing, build once (optimised), run every test
 	@scripts/test
 
 build:                      ## the release build

@@ -66,11 +66,8 @@ package final class ChardevPort: Sendable {
 
   /// The frontend can take bytes again. Any thread.
   package func resumeReceiving() {
-    if MainLoop.isCurrent {
-      MainLoop.assumeIsolated { chardev?.resume(self) }
-    } else {
-      MainLoop.post { self.chardev?.resume(self) }
-    }
+    // Never at once: the frontend may say this in the midst of `chardevReceived`, before the rest of those bytes is held.
+    MainLoop.post { self.chardev?.resume(self) }
   }
 
   /// How many bytes wait to be sent. Any thread.

@@ -117,6 +117,16 @@ package enum MachineRequest: Sendable, Equatable {
   case exit(status: Int32)
 }
 
+/// Where a device sends its requests, kept behind a lock until the device is realized.
+///
+/// A struct and not the bare closure: a closure that is read out of a generic `Mutex` and put back is wrapped once more each time, so
+/// that a guest which asks often would make the chain of wrappers as long as it likes.
+package struct RequestSink: Sendable {
+  package let send: @Sendable (MachineRequest) -> Void
+
+  package init(_ send: @escaping @Sendable (MachineRequest) -> Void) { self.send = send }
+}
+
 /// What a device finds around it.
 package final class MachineContext: Sendable {
   package let ports: AddressSpace

@@ -35,15 +35,15 @@ final class MachineParts {
 
 /// Carries the devices' requests to the machine, which is made after them.
 final class RequestBox: Sendable {
-  private let receiver = Mutex<(@Sendable (MachineRequest) -> Void)?>(nil)
+  private let receiver = Mutex<RequestSink?>(nil)
 
   func connect(_ receiver: @escaping @Sendable (MachineRequest) -> Void) {
-    self.receiver.withLock { $0 = receiver }
+    self.receiver.withLock { $0 = RequestSink(receiver) }
   }
 
   func send(_ request: MachineRequest) {
     let receiver = receiver.withLock { $0 }
-    receiver?(request)
+    receiver?.send(request)
   }
 }
 

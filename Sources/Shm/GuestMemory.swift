@@ -52,7 +52,9 @@ package struct MemorySlot: Sendable {
     var observers: [@Sendable (_ slots: [MemorySlot]) -> Void] = []
   }
   private let configuration = Mutex(Configuration())
-  private let codeObserver = Mutex<(@Sendable (GuestAddress, Int) -> Void)?>(nil)
+  // In a struct: a bare closure that is read out of a generic `Mutex` and put back is wrapped once more each time.
+  private struct CodeObserver: Sendable { let call: @Sendable (GuestAddress, Int) -> Void }
+  private let codeObserver = Mutex<CodeObserver?>(nil)
 
   package init() {
     unsafe table = UnsafeMutablePointer<Entry>.allocate(capacity: GuestMemory.capacity)
@@ -98,7 +100,7 @@ package struct MemorySlot: Sendable {
 
   /// Whom to tell when someone other than a vCPU writes to pages that hold decoded code (address, length in bytes).
   package func observeCodeWrites(_ observer: @escaping @Sendable (GuestAddress, Int) -> Void) {
-    codeObserver.withLock { $0 = observer }
+    codeObserver.withLock { $0 = CodeObserver(call: observer) }
   }
 
   private func publish(_ slots: [MemorySlot]) {
@@ -276,6 +278,6 @@ package struct MemorySlot: Sendable {
       if next < at { break }
       at = next
     }
-    if touched, let observer = codeObserver.withLock({ $0 }) { observer(address, length) }
+    if touched, let observer = codeObserver.withLock({ $0 }) { observer.call(address, length) }
   }
 }

@@ -12,6 +12,8 @@ final class RecordingFrontend: ChardevFrontend {
   var events: [String] = []
   /// How many bytes it takes before it must be drained.
   var room = Int.max
+  /// Called in the midst of `chardevReceived`.
+  var onReceive: () -> Void = {}
   private var waiting: [(condition: () -> Bool, continuation: CheckedContinuation<Void, Never>)] =
     []
 
@@ -21,6 +23,7 @@ final class RecordingFrontend: ChardevFrontend {
     let taken = min(room, bytes.count)
     room -= room == .max ? 0 : taken
     received += bytes[..<taken]
+    onReceive()
     changed()
     return taken
   }
@@ -29,6 +32,8 @@ final class RecordingFrontend: ChardevFrontend {
   func chardevBreak() { note("break") }
   func chardevDrained() { note("drained") }
   func chardevFocusChanged(_ hasFocus: Bool) { note(hasFocus ? "focus" : "blur") }
+
+  func whenReceiving(_ body: @escaping @MainLoop () -> Void) { onReceive = body }
 
   func wait(_ condition: @escaping @MainLoop () -> Bool) async {
     if condition() { return }

@@ -83,6 +83,20 @@ import Testing
     await registry.shutDown()
   }
 
+  @Test func aFrontendThatHasRoomAgainWhileItTakesBytesLosesNothing() async throws {
+    let (registry, device, frontend, port) = try await serve(anyPort)
+    await frontend.limit(16)
+    // A guest that empties its FIFO before the device has answered how much it took.
+    await frontend.whenReceiving {
+      frontend.room = 16
+      port.resumeReceiving()
+    }
+    let client = try Client(port: await device.localPort)
+    try client.send(String(repeating: "0123456789", count: 100))
+    await frontend.wait { frontend.received.count == 1000 }
+    await registry.shutDown()
+  }
+
   @Test func writesFromOtherThreadsArriveWholeAndInOrderThroughASlowReader() async throws {
     let (registry, device, frontend, port) = try await serve(anyPort, outputLimit: 4096)
     let client = try Client(port: await device.localPort)

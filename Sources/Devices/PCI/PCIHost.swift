@@ -16,12 +16,12 @@ package final class PCIHost: Device, BusDevice {
   private let access = Mutex(PCIConfigurationAccess())
   /// Bit 1 of the reset control register (system reset type); bit 2 is an action.
   private let resetType = Atomic<UInt8>(0)
-  private let request = Mutex<(@Sendable (MachineRequest) -> Void)?>(nil)
+  private let request = Mutex<RequestSink?>(nil)
 
   package init(bus: PCIBus) { self.bus = bus }
 
   package func realize(in context: MachineContext) throws(DeviceError) {
-    request.withLock { $0 = context.request }
+    request.withLock { $0 = RequestSink(context.request) }
     context.ports.add(
       BusRegion(name: "pci-conf", start: 0xCF8, size: 8, device: self, maximumWidth: 4))
   }
@@ -52,7 +52,7 @@ package final class PCIHost: Device, BusDevice {
     case .addressLatch: self.access.withLock { $0.latch(value32) }
     case .resetControl:
       resetType.store(UInt8(truncatingIfNeeded: value) & 2, ordering: .relaxed)
-      if value & 4 != 0 { request.withLock { $0 }?(.reset) }
+      if value & 4 != 0 { request.withLock { $0 }?.send(.reset) }
     case .configuration(let address, let offset):
       bus.function(at: address)?.writeConfiguration(offset, width: access.width, value32)
     case .nothing: break

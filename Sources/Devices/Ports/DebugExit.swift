@@ -12,7 +12,7 @@ package final class DebugExit: Device, BusDevice {
 
   package let port: UInt16
   package let size: UInt32
-  private let request = Mutex<(@Sendable (MachineRequest) -> Void)?>(nil)
+  private let request = Mutex<RequestSink?>(nil)
 
   package init(port: UInt16 = 0x501, size: UInt32 = 2) {
     self.port = port
@@ -24,7 +24,7 @@ package final class DebugExit: Device, BusDevice {
   }
 
   package func realize(in context: MachineContext) throws(DeviceError) {
-    request.withLock { $0 = context.request }
+    request.withLock { $0 = RequestSink(context.request) }
     context.ports.add(
       BusRegion(name: "isa-debug-exit", start: UInt64(port), size: UInt64(size), device: self))
   }
@@ -35,6 +35,6 @@ package final class DebugExit: Device, BusDevice {
 
   package func write(_ access: BusAccess, _ value: UInt64) {
     let status = Int32(truncatingIfNeeded: value) &* 2 | 1
-    request.withLock { $0 }?(.exit(status: status & 0xFF))
+    request.withLock { $0 }?.send(.exit(status: status & 0xFF))
   }
 }

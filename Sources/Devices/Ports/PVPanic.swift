@@ -18,7 +18,7 @@ package final class PVPanic: Device, BusDevice {
   package let port: UInt16
   /// Which events the guest may report; it reads this.
   package let events: UInt8
-  private let request = Mutex<(@Sendable (MachineRequest) -> Void)?>(nil)
+  private let request = Mutex<RequestSink?>(nil)
 
   package init(port: UInt16 = 0x505, events: UInt8 = 3) {
     self.port = port
@@ -30,7 +30,7 @@ package final class PVPanic: Device, BusDevice {
   }
 
   package func realize(in context: MachineContext) throws(DeviceError) {
-    request.withLock { $0 = context.request }
+    request.withLock { $0 = RequestSink(context.request) }
     context.ports.add(
       BusRegion(name: "pvpanic", start: UInt64(port), size: 1, device: self, maximumWidth: 1))
   }
@@ -43,9 +43,9 @@ package final class PVPanic: Device, BusDevice {
     let event = UInt8(truncatingIfNeeded: value)
     let request = request.withLock { $0 }
     if event & PVPanic.panicked != 0 {
-      request?(.panicked(crashLoaded: false))
+      request?.send(.panicked(crashLoaded: false))
     } else if event & PVPanic.crashLoaded != 0 {
-      request?(.panicked(crashLoaded: true))
+      request?.send(.panicked(crashLoaded: true))
     }
   }
 }

@@ -8,12 +8,12 @@ package final class Port92: Device, BusDevice {
 
   private let gate: A20Gate
   private let register = Atomic<UInt8>(0)
-  private let request = Mutex<(@Sendable (MachineRequest) -> Void)?>(nil)
+  private let request = Mutex<RequestSink?>(nil)
 
   package init(gate: A20Gate) { self.gate = gate }
 
   package func realize(in context: MachineContext) throws(DeviceError) {
-    request.withLock { $0 = context.request }
+    request.withLock { $0 = RequestSink(context.request) }
     context.ports.add(
       BusRegion(name: "port92", start: 0x92, size: 1, device: self, maximumWidth: 1))
   }
@@ -29,6 +29,6 @@ package final class Port92: Device, BusDevice {
     let new = UInt8(truncatingIfNeeded: value)
     let old = register.exchange(new, ordering: .relaxed)
     gate.isOpen = new & 2 != 0
-    if new & ~old & 1 != 0 { request.withLock { $0 }?(.reset) }
+    if new & ~old & 1 != 0 { request.withLock { $0 }?.send(.reset) }
   }
 }
