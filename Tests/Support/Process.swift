@@ -88,6 +88,18 @@ package final class Process: Sendable {
     return Result(status: status, text: process.text)
   }
 
+  /// A variable of this process's environment.
+  package static func environment(_ name: String) -> String? {
+    unsafe getenv(name).map { unsafe String(cString: $0) }  // SAFETY: copied at once.
+  }
+
+  /// Makes a file with these bytes. Throws `SystemError`.
+  package static func createFile(_ bytes: [UInt8], at path: String) throws(SystemError) {
+    let file = try FileDescriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC)
+    var done = 0
+    while done < bytes.count { done += try file.write(bytes, from: done) }
+  }
+
   package func kill(signal: Int32) {
     ended.withLock { if $0 == nil { _ = Glibc.kill(id, signal) } }
   }
