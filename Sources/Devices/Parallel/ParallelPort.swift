@@ -64,7 +64,6 @@ package final class ParallelPort: Device, BusDevice {
 
   /// LPT1 to LPT3, by index.
   package static let standard: [UInt16] = [0x378, 0x278, 0x3BC]
-  private static let capacity = 65_536
 
   package let index: UInt32
   package let port: UInt16
@@ -73,12 +72,9 @@ package final class ParallelPort: Device, BusDevice {
   private struct State {
     var model = ParallelModel()
     var line = InterruptLine.unconnected
-    var sink = CharacterSink.null
-    var waiting: [UInt8] = []
-    var isSending = false
-    var isBlocked = false
   }
   private let state = Mutex(State())
+  private let output = CharacterOutput()
 
   package init(index: UInt32, port: UInt16, irq: UInt32 = 7) {
     self.index = index
@@ -116,19 +112,10 @@ package final class ParallelPort: Device, BusDevice {
   }
 
   /// Connects a backend, in place of an earlier one.
-  package func attach(_ sink: CharacterSink) {
-    state.withLock { state in
-      state.sink = sink
-      state.isBlocked = false
-    }
-    transmit()
-  }
+  package func attach(_ sink: CharacterSink) { output.attach(sink) }
 
   /// The backend can take output again. Any thread.
-  package func backendWritable() {
-    state.withLock { $0.isBlocked = false }
-    transmit()
-  }
+  package func backendWritable() { output.backendWritable() }
 
   package func read(_ access: BusAccess) -> UInt64 {
     var value: UInt8 = 0
@@ -146,35 +133,12 @@ package final class ParallelPort: Device, BusDevice {
   }
 
   private func update(_ change: (inout ParallelModel) -> UInt8?) {
-    let (line, hasOutput) = state.withLock { state in
+    let line: InterruptLine? = state.withLock { state in
       let before = state.model.interruptAsserted
-      if let byte = change(&state.model), state.waiting.count < ParallelPort.capacity {
-        state.waiting.append(byte)
-      }
-      return (
-        state.model.interruptAsserted != before ? state.line : nil, !state.waiting.isEmpty
-      )
+      if let byte = change(&state.model) { output.enqueue(byte) }
+      return state.model.interruptAsserted != before ? state.line : nil
     }
     line?.settle { state.withLock { $0.model.interruptAsserted } }
-    if hasOutput { transmit() }
-  }
-
-  private func transmit() {
-    while true {
-      let next: (CharacterSink, [UInt8])? = state.withLock { state in
-        guard !state.isSending, !state.isBlocked, !state.waiting.isEmpty else { return nil }
-        state.isSending = true
-        // Set before the call, so that a `backendWritable` during it is not forgotten.
-        state.isBlocked = true
-        return (state.sink, state.waiting)
-      }
-      guard let (sink, bytes) = next else { return }
-      let taken = min(max(sink.send(bytes), 0), bytes.count)
-      state.withLock { state in
-        state.waiting.removeFirst(taken)
-        state.isSending = false
-        if taken == bytes.count { state.isBlocked = false }
-      }
-    }
+    output.transmit()
   }
 }

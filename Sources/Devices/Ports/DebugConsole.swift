@@ -1,5 +1,4 @@
 package import DeviceModel
-import Synchronization
 
 /// A port whose written bytes go to a character backend, `isa-debugcon`: SeaBIOS writes its log to 0x402.
 ///
@@ -13,18 +12,10 @@ package final class DebugConsole: Device, BusDevice {
       PropertyDescription("readback", "uint32", default: .unsigned(0xE9)),
     ], isUserCreatable: true)
 
-  private static let capacity = 65_536
-
   package let port: UInt16
   private let readback: UInt8
 
-  private struct State {
-    var sink = CharacterSink.null
-    var waiting: [UInt8] = []
-    var isSending = false
-    var isBlocked = false
-  }
-  private let state = Mutex(State())
+  private let output = CharacterOutput()
 
   /// `readback` is what reading the port answers: software probes for the console by it.
   package init(port: UInt16 = 0xE9, readback: UInt8 = 0xE9) {
@@ -44,47 +35,15 @@ package final class DebugConsole: Device, BusDevice {
   package func reset(_ kind: ResetKind) {}
 
   /// Connects a backend, in place of an earlier one.
-  package func attach(_ sink: CharacterSink) {
-    state.withLock { state in
-      state.sink = sink
-      state.isBlocked = false
-    }
-    transmit()
-  }
+  package func attach(_ sink: CharacterSink) { output.attach(sink) }
 
   /// The backend can take output again. Any thread.
-  package func backendWritable() {
-    state.withLock { $0.isBlocked = false }
-    transmit()
-  }
+  package func backendWritable() { output.backendWritable() }
 
   package func read(_ access: BusAccess) -> UInt64 { UInt64(readback) }
 
   package func write(_ access: BusAccess, _ value: UInt64) {
-    state.withLock { state in
-      if state.waiting.count < DebugConsole.capacity {
-        state.waiting.append(UInt8(truncatingIfNeeded: value))
-      }
-    }
-    transmit()
-  }
-
-  private func transmit() {
-    while true {
-      let next: (CharacterSink, [UInt8])? = state.withLock { state in
-        guard !state.isSending, !state.isBlocked, !state.waiting.isEmpty else { return nil }
-        state.isSending = true
-        // Set before the call, so that a `backendWritable` during it is not forgotten.
-        state.isBlocked = true
-        return (state.sink, state.waiting)
-      }
-      guard let (sink, bytes) = next else { return }
-      let taken = min(max(sink.send(bytes), 0), bytes.count)
-      state.withLock { state in
-        state.waiting.removeFirst(taken)
-        state.isSending = false
-        if taken == bytes.count { state.isBlocked = false }
-      }
-    }
+    output.enqueue(UInt8(truncatingIfNeeded: value))
+    output.transmit()
   }
 }
