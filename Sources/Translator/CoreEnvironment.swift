@@ -16,6 +16,8 @@ import Synchronization
   let state: StateMemory
   var cpuid: CPUIDTable
   let apicID: APICID
+  /// Limits and forced modes of the translator.
+  let tuning: TranslatorTuning
   var msrs = MSRFile()
 
   /// The address for CR2 of the page fault that is pending.
@@ -61,7 +63,8 @@ import Synchronization
 
   init(
     memory: GuestMemory, host: any VCPUHost, machine: TCGVirtualMachine?, blocks: BlockCache,
-    state: StateMemory, cpuid: CPUIDTable, apicID: APICID
+    state: StateMemory, cpuid: CPUIDTable, apicID: APICID,
+    tuning: TranslatorTuning = .interpreter
   ) {
     self.memory = memory
     self.host = host
@@ -70,6 +73,7 @@ import Synchronization
     self.state = state
     self.cpuid = cpuid
     self.apicID = apicID
+    self.tuning = tuning
     let leaf = cpuid.lookup(leaf: 0xD, subleaf: 0, apicID: 0)
     let xsaveLeaf = cpuid.lookup(leaf: 1, subleaf: 0, apicID: 0)
     let components = UInt64(leaf.eax) | UInt64(leaf.edx) << 32

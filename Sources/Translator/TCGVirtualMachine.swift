@@ -10,16 +10,18 @@ package final class TCGVirtualMachine: VirtualMachine {
   private let memory: GuestMemory
   private let cpuid: CPUIDTable
   private let cacheBytes: Int
+  private let tuning: TranslatorTuning
   package var tscFrequency: UInt64 { HostTSC.frequency }
   /// Guest TSC minus host TSC, for all vCPUs.
   private let tscOffset: UInt64
   private let vcpus = Mutex<[TCGVCPU]>([])
   private let count = Atomic<Int>(0)
 
-  init(memory: GuestMemory, cpuid: CPUIDTable, cacheBytes: Int) {
+  init(memory: GuestMemory, cpuid: CPUIDTable, cacheBytes: Int, tuning: TranslatorTuning) {
     self.memory = memory
     self.cpuid = cpuid
     self.cacheBytes = cacheBytes
+    self.tuning = tuning
     tscOffset = 0 &- x86_tsc()
     memory.observeSlots { [weak self] _ in self?.invalidateEverything() }
     memory.observeCodeWrites { [weak self] address, length in
@@ -35,7 +37,7 @@ package final class TCGVirtualMachine: VirtualMachine {
     }
     let environment = CoreEnvironment(
       memory: memory, host: host, machine: self, blocks: blocks, state: StateMemory(),
-      cpuid: cpuid, apicID: apicID)
+      cpuid: cpuid, apicID: apicID, tuning: tuning)
     let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset)
     let total = vcpus.withLock { list in
       list.append(vcpu)
@@ -105,17 +107,19 @@ package final class TCGVirtualMachine: VirtualMachine {
 package struct TCGAccelerator: Accelerator {
   package let name = "tcg"
   private let cacheBytes: Int
+  private let tuning: TranslatorTuning
 
   /// `cacheBytes`: how much each vCPU's cache of decoded instructions may take (`tb-size`); nil: 64 MiB, of which only what is used
-  /// costs memory.
-  package init(cacheBytes: Int? = nil) {
+  /// costs memory. `tuning`: limits and forced modes of the translator.
+  package init(cacheBytes: Int? = nil, tuning: TranslatorTuning = TranslatorTuning()) {
     self.cacheBytes = cacheBytes ?? 64 << 20
+    self.tuning = tuning
   }
 
   package func makeVM(
     memory: GuestMemory, cpuid: CPUIDTable
   ) throws(AcceleratorError) -> any VirtualMachine {
-    TCGVirtualMachine(memory: memory, cpuid: cpuid, cacheBytes: cacheBytes)
+    TCGVirtualMachine(memory: memory, cpuid: cpuid, cacheBytes: cacheBytes, tuning: tuning)
   }
 }
 
