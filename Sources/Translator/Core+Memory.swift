@@ -15,6 +15,7 @@ extension Core {
   }
 
   static var pageMask: UInt64 { 0xFFF }
+  /// No page's address: the empty tag of the instruction TLB.
   static var noTag: UInt64 { UInt64.max }
 
   @inline(__always) func tlbEntry(_ linear: UInt64) -> UnsafeMutablePointer<X86TLBEntry> {
@@ -38,7 +39,7 @@ extension Core {
 
   // MARK: - Fast path
 
-  /// Host memory of a readable operand that is one piece of RAM; nil: go the slow way.
+  /// Host memory of a readable operand of 1 to 4096 bytes that is one piece of RAM; nil: go the slow way.
   @inline(__always) func readPointer(
     _ segment: UInt8, _ offset: UInt64, _ size: UInt64
   ) -> UnsafeMutableRawPointer? {
@@ -46,11 +47,13 @@ extension Core {
     if unsafe offset &+ size > w.pointee.readEnd { return nil }
     let linear = unsafe (offset &+ w.pointee.base) & linearMask
     let e = unsafe tlbEntry(linear)
-    if unsafe e.pointee.readTag != (linear &+ size &- 1) & ~Core.pageMask { return nil }
-    return unsafe UnsafeMutableRawPointer(bitPattern: UInt(linear &+ e.pointee.addend))
+    // One comparison: the page's tag, and an operand that stays within the page.
+    let inPage = unsafe linear &- e.pointee.readTag
+    if inPage > 4096 &- size { return nil }
+    return unsafe UnsafeMutableRawPointer(bitPattern: UInt(e.pointee.host &+ inPage))
   }
 
-  /// Host memory of a writable operand that is one piece of RAM without code; nil: go the slow way.
+  /// Host memory of a writable operand of 1 to 4096 bytes that is one piece of RAM without code; nil: go the slow way.
   @inline(__always) func writePointer(
     _ segment: UInt8, _ offset: UInt64, _ size: UInt64
   ) -> UnsafeMutableRawPointer? {
@@ -58,8 +61,10 @@ extension Core {
     if unsafe offset &+ size > w.pointee.writeEnd { return nil }
     let linear = unsafe (offset &+ w.pointee.base) & linearMask
     let e = unsafe tlbEntry(linear)
-    if unsafe e.pointee.writeTag != (linear &+ size &- 1) & ~Core.pageMask { return nil }
-    return unsafe UnsafeMutableRawPointer(bitPattern: UInt(linear &+ e.pointee.addend))
+    // One comparison: the page's tag, and an operand that stays within the page.
+    let inPage = unsafe linear &- e.pointee.writeTag
+    if inPage > 4096 &- size { return nil }
+    return unsafe UnsafeMutableRawPointer(bitPattern: UInt(e.pointee.host &+ inPage))
   }
 
   @inline(__always) func load<T: FixedWidthInteger & BitwiseCopyable>(

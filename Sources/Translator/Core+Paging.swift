@@ -33,7 +33,7 @@ extension Core {
     let e = unsafe tlbEntry(linear, class: access)
     if unsafe (write ? e.pointee.writeTag : e.pointee.readTag) == tag {
       return unsafe Target(
-        host: linear &+ e.pointee.addend,
+        host: e.pointee.host &+ (linear & Core.pageMask),
         physical: e.pointee.physical & ~Core.pageMask | linear & Core.pageMask, flags: 0,
         isReadOnly: false)
     }
@@ -50,7 +50,7 @@ extension Core {
       let hasCode = unsafe x86_flags_load(flags) & 1 != 0
       let writable = page.isWritable && !readOnly && !hasCode
       unsafe fill(
-        e, class: access, tag: tag, write: writable, addend: host &- tag, physical: physical,
+        e, class: access, tag: tag, write: writable, host: host, physical: physical,
         global: page.isGlobal)
     }
     return Target(
@@ -59,7 +59,7 @@ extension Core {
 
   private func fill(
     _ e: UnsafeMutablePointer<X86TLBEntry>, class access: Int, tag: UInt64, write: Bool,
-    addend: UInt64, physical: UInt64, global: Bool
+    host: UInt64, physical: UInt64, global: Bool
   ) {
     // SAFETY: `e` is one of the TLB's entries; the log has a place for each of them.
     if unsafe e.pointee.physical & 2 == 0 {
@@ -71,8 +71,8 @@ extension Core {
       }
     }
     unsafe e.pointee.readTag = tag
-    unsafe e.pointee.writeTag = write ? tag : Core.noTag
-    unsafe e.pointee.addend = addend
+    unsafe e.pointee.writeTag = write ? tag : x86_no_tag(tag &>> 12)
+    unsafe e.pointee.host = host
     unsafe e.pointee.physical = physical | 2 | (global ? 1 : 0)
   }
 
@@ -288,8 +288,9 @@ extension Core {
           kept &+= 1
           continue
         }
-        unsafe e.pointee.readTag = Core.noTag
-        unsafe e.pointee.writeTag = Core.noTag
+        let none = x86_no_tag(UInt64(index))
+        unsafe e.pointee.readTag = none
+        unsafe e.pointee.writeTag = none
         unsafe e.pointee.physical = 0
       }
       setTLBLogCount(access, UInt32(truncatingIfNeeded: kept))
@@ -310,8 +311,9 @@ extension Core {
       let e = unsafe tlbEntry(linear, class: access)
       let tag = linear & ~Core.pageMask
       if unsafe e.pointee.readTag == tag || e.pointee.writeTag == tag {
-        unsafe e.pointee.readTag = Core.noTag
-        unsafe e.pointee.writeTag = Core.noTag
+        let none = x86_no_tag(linear &>> 12)
+        unsafe e.pointee.readTag = none
+        unsafe e.pointee.writeTag = none
       }
       let itlb = unsafe UnsafeMutableRawPointer(s).advanced(by: Int(X86_ITLB_OFFSET))
         .assumingMemoryBound(to: X86ITLBEntry.self)
@@ -329,7 +331,7 @@ extension Core {
       for k in 0..<Int(tlbLogCount(access)) {
         let e = unsafe entries + Int(log[k] & UInt16(X86_TLB_ENTRIES - 1))
         if unsafe physical == nil || e.pointee.physical & ~Core.pageMask == physical {
-          unsafe e.pointee.writeTag = Core.noTag
+          unsafe e.pointee.writeTag = x86_no_tag(UInt64(log[k]))
         }
       }
     }
@@ -340,8 +342,9 @@ extension Core {
     for access in 0..<Int(X86_TLB_CLASSES) {
       let entries = unsafe tlbEntry(0, class: access)
       for k in 0..<Int(X86_TLB_ENTRIES) {
+        let none = x86_no_tag(UInt64(k))
         unsafe entries[k] = X86TLBEntry(
-          readTag: Core.noTag, writeTag: Core.noTag, addend: 0, physical: 0)
+          readTag: none, writeTag: none, host: 0, physical: 0)
       }
       setTLBLogCount(access, 0)
     }

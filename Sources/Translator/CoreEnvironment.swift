@@ -195,18 +195,3 @@ import Synchronization
     return false
   }
 }
-
-/// The memory of one vCPU's state.
-@safe final class StateMemory {
-  // SAFETY: X86_STATE_BYTES of page-aligned memory, freed in deinit.
-  let pointer: UnsafeMutablePointer<X86State>
-
-  init() {
-    let bytes = Int(X86_STATE_BYTES)
-    let raw = unsafe UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
-    unsafe raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-    unsafe pointer = raw.assumingMemoryBound(to: X86State.self)
-  }
-
-  deinit { unsafe UnsafeMutableRawPointer(pointer).deallocate() }
-}

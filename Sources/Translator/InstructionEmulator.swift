@@ -15,9 +15,9 @@ import Synchronization
   package init?(
     memory: GuestMemory, cpuid: CPUIDTable, apicID: APICID, host: any VCPUHost
   ) {
-    guard let blocks = BlockCache(bytes: 1 << 20) else { return nil }
+    guard let blocks = BlockCache(bytes: 1 << 20), let state = StateMemory() else { return nil }
     environment = CoreEnvironment(
-      memory: memory, host: host, machine: nil, blocks: blocks, state: StateMemory(),
+      memory: memory, host: host, machine: nil, blocks: blocks, state: state,
       cpuid: cpuid, apicID: apicID)
     environment.core.prepare(cpuid)
   }

@@ -32,11 +32,11 @@ package final class TCGVirtualMachine: VirtualMachine {
   package func makeVCPU(
     id: VCPUID, apicID: APICID, host: any VCPUHost
   ) throws(AcceleratorError) -> any VCPU {
-    guard let blocks = BlockCache(bytes: cacheBytes) else {
-      throw AcceleratorError(.failed, "no memory for the cache of decoded code")
+    guard let blocks = BlockCache(bytes: cacheBytes), let state = StateMemory() else {
+      throw AcceleratorError(.failed, "no memory for a vCPU's state and its cache of decoded code")
     }
     let environment = CoreEnvironment(
-      memory: memory, host: host, machine: self, blocks: blocks, state: StateMemory(),
+      memory: memory, host: host, machine: self, blocks: blocks, state: state,
       cpuid: cpuid, apicID: apicID, tuning: tuning)
     let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset)
     let total = vcpus.withLock { list in

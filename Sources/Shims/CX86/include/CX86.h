@@ -11,7 +11,8 @@
 
 // MARK: - Layout of a vCPU's memory
 //
-// One page-aligned allocation of X86_STATE_BYTES for each vCPU:
+// One mapping for each vCPU: a guard page, X86_STACK_BYTES of stack for C helpers of translated code (which runs with its stack
+// pointer at the state), then, page-aligned, X86_STATE_BYTES:
 //        0  X86State
 //     4096  the XSAVE area in standard form (legacy region, header, components at the offsets of CPUID leaf 0xD)
 //     8192  a bounce buffer for operands that are not one piece of host memory
@@ -19,6 +20,7 @@
 //     then  instruction TLBs: X86_TLB_CLASSES arrays of X86_ITLB_ENTRIES
 //     then  fill logs of the data TLBs
 
+#define X86_STACK_BYTES 65536
 #define X86_XSAVE_OFFSET 4096
 #define X86_BOUNCE_OFFSET 8192
 #define X86_TLB_OFFSET 12288
@@ -46,12 +48,12 @@ typedef struct {
   uint64_t writeEnd;
 } X86Window;
 
-/// A data TLB entry. A tag is the linear page's address, or all ones for none.
+/// A data TLB entry. A tag is the linear page's address, or x86_no_tag of its slot for none.
 typedef struct {
   uint64_t readTag;
   uint64_t writeTag;
-  /// Host address minus linear address.
-  uint64_t addend;
+  /// Host address of the page.
+  uint64_t host;
   /// Guest-physical page; bit 0: global; bit 1: in the fill log.
   uint64_t physical;
 } X86TLBEntry;
@@ -259,6 +261,12 @@ typedef struct {
 _Static_assert(sizeof(X86Instruction) == 80, "layout");
 
 // MARK: - Access from Swift
+
+/// The tag of TLB slot `slot` that no access to the slot matches: it is a page of a slot in the other half of the TLB, so that neither
+/// a linear address of the slot itself nor one of a neighbour's (an operand that spans two pages) is less than a page above it.
+static inline uint64_t x86_no_tag(uint64_t slot) {
+  return (slot & (X86_TLB_ENTRIES - 1)) < X86_TLB_ENTRIES / 2 ? 0x300000 : 0x100000;
+}
 
 static inline void *_Nonnull x86_xsave(X86State *_Nonnull s) {
   return (char *)s + X86_XSAVE_OFFSET;
