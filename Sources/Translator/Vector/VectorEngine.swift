@@ -30,6 +30,15 @@ package enum VectorEngine {
     static let usesMMX: UInt32 = 1 << 17
     static let needsAVX2: UInt32 = 1 << 18
     static let usesVEX: UInt32 = 1 << 19
+    /// ModRM.reg, ModRM.rm name general registers.
+    static let generalReg: UInt32 = 1 << 20
+    static let generalRM: UInt32 = 1 << 21
+    /// ModRM.reg is part of the opcode.
+    static let extendsOpcode: UInt32 = 1 << 22
+    static let storesRM: UInt32 = 1 << 23
+    static let writesFlags: UInt32 = 1 << 24
+    static let explicitLengths: UInt32 = 1 << 25
+    static let resultECX: UInt32 = 1 << 26
 
     @inline(__always) var kind: Kind { Kind(rawValue: bits & 0xFF) ?? .sse }
     @inline(__always) var feature: UInt32 { bits >> 8 & 0x3F }
@@ -87,7 +96,7 @@ package enum VectorEngine {
     if vex, i.vexL != 0, form.feature == GuestFeature.aes || form.feature == GuestFeature.pclmul {
       return false
     }
-    let memory = i.modrm < 0xC0
+    let memory = i.hasModRM != 0 && i.modrm < 0xC0
     if memory ? form[.registerOnly] : form[.memoryOnly] { return false }
     var wide = i.vexW != 0
     if i.codeSize != 8, form.reg == .general || form.rm == .general { wide = false }
@@ -115,6 +124,13 @@ package enum VectorEngine {
     } else {
       kind = .sse
     }
+    if form.reg == .general { flags |= Entry.generalReg }
+    if form.rm == .general { flags |= Entry.generalRM }
+    if form[.shiftGroup] { flags |= Entry.extendsOpcode }
+    if form[.store] { flags |= Entry.storesRM }
+    if form[.writesFlags] { flags |= Entry.writesFlags }
+    if form[.explicitLengths] { flags |= Entry.explicitLengths }
+    if form[.resultECX] { flags |= Entry.resultECX }
     i.vectorEntry = Entry(kind, feature: form.feature, flags: flags).bits
     let prefix = i.pp
     let key = StubKey(i, vex: vex, prefix: prefix, wide: wide)

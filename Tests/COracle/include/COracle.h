@@ -52,3 +52,5 @@ void oracle_stop(OracleProcess *_Nonnull process);
 
 /// The XSAVE components that host and kernel give this process (XCR0).
 uint64_t oracle_components(void);
+
+#include "Zydis4.h"
