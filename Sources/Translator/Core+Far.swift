@@ -310,6 +310,7 @@ extension Core {
 
   /// IRET in all modes.
   func interruptReturn(size: UInt8) throws(GuestFault) {
+    if size == 8, unsafe x86_fast_iretq(s) != 0 { return }
     let width = UInt64(size)
     var stack = currentStack()
     if cr0 & CR0.pe == 0 || isVirtual8086 {
@@ -404,6 +405,7 @@ extension Core {
   }
 
   func syscall() throws(GuestFault) {
+    if unsafe x86_fast_syscall(s) != 0 { return }
     if efer & EFER.sce == 0 || !isProtected { throw fault(ExceptionVector.undefined) }
     let intel = coreFeatures & Feature.intel != 0
     if intel && codeSize != 8 { throw fault(ExceptionVector.undefined) }
@@ -430,6 +432,7 @@ extension Core {
   }
 
   func sysret(size: UInt8) throws(GuestFault) {
+    if size == 8, unsafe x86_fast_sysret(s) != 0 { return }
     if efer & EFER.sce == 0 || !isProtected { throw fault(ExceptionVector.undefined) }
     if coreFeatures & Feature.intel != 0 && codeSize != 8 { throw fault(ExceptionVector.undefined) }
     if cpl != 0 { throw fault(ExceptionVector.generalProtection, 0) }

@@ -142,6 +142,11 @@ extension Core {
     _ vector: UInt8, hasCode: Bool, code: UInt32, _ kind: EventKind
   ) throws(GuestFault) {
     let wasSoftware = kind == .software || kind == .softwareException
+    // The usual case as a whole; whatever is special about an event is told below.
+    var how: UInt32 = wasSoftware ? UInt32(X86_DELIVER_SOFTWARE) : 0
+    if hasCode { how |= UInt32(X86_DELIVER_CODE) }
+    if pushesRF(kind, vector) { how |= UInt32(X86_DELIVER_RF) }
+    if unsafe x86_fast_interrupt(s, UInt32(vector), how, code) != 0 { return }
     if cr0 & CR0.pe == 0 {
       try deliverReal(vector)
     } else {
@@ -164,15 +169,17 @@ extension Core {
 
   /// RFLAGS as pushed: faults set RF so that the instruction breakpoint does not fire again.
   private func pushedFlags(_ kind: EventKind, _ vector: UInt8) -> UInt64 {
-    var value = rflags
-    if kind == .exception && vector != ExceptionVector.debug
-      && vector != ExceptionVector.breakpoint
-      && vector != ExceptionVector.overflow && vector != ExceptionVector.doubleFault
-    {
-      value |= UInt64(EFLAGS.rf)
+    pushesRF(kind, vector) ? rflags | UInt64(EFLAGS.rf) : rflags
+  }
+
+  private func pushesRF(_ kind: EventKind, _ vector: UInt8) -> Bool {
+    switch kind {
+    case .exception:
+      vector != ExceptionVector.debug && vector != ExceptionVector.breakpoint
+        && vector != ExceptionVector.overflow && vector != ExceptionVector.doubleFault
+    case .external: unsafe s.pointee.events & UInt32(X86_EVENT_REP) != 0
+    default: false
     }
-    if kind == .external && environment.isInsideREP { value |= UInt64(EFLAGS.rf) }
-    return value
   }
 
   private func deliverReal(_ vector: UInt8) throws(GuestFault) {

@@ -24,23 +24,15 @@ import Synchronization
   var faultAddress: UInt64 = 0
   /// RIP of the instruction under way, for software interrupts that fault.
   var instructionStart: UInt64 = 0
-  /// A debug exception is due after the instruction.
-  var hasPendingTrap = false
   /// The pending fault belongs to the task just switched to: RIP is already right.
   var faultIsElsewhere = false
   /// Delivery of an exception ended in a triple fault.
   var isShutdown = false
-  /// A REP instruction stopped before its end.
-  var isInsideREP = false
   /// DR7 has data breakpoints enabled.
   var watchesData = false
   /// DR7 has instruction breakpoints enabled.
   var watchesCode = false
 
-  // Events for the core, set by its own thread.
-  var pendingVector: UInt8?
-  var pendingNMI = false
-  var wantsWindow = false
   /// Set from outside, delivered before the next instruction.
   var pendingException: PendingException?
   /// The TSC as last given out by `readState`: coming back unchanged it is no request to set it.
@@ -98,6 +90,42 @@ import Synchronization
   }
 
   var core: Core { unsafe Core(state.pointer, self) }
+
+  // MARK: - Events for the core, set by its own thread
+
+  private func event(_ bit: Int32) -> Bool {
+    unsafe state.pointer.pointee.events & UInt32(bit) != 0
+  }
+  private func setEvent(_ bit: Int32, _ value: Bool) {
+    let old = unsafe state.pointer.pointee.events
+    unsafe state.pointer.pointee.events = value ? old | UInt32(bit) : old & ~UInt32(bit)
+  }
+
+  /// A debug exception is due after the instruction.
+  var hasPendingTrap: Bool {
+    get { event(X86_EVENT_TRAP) }
+    set { setEvent(X86_EVENT_TRAP, newValue) }
+  }
+  /// A REP instruction stopped before its end.
+  var isInsideREP: Bool {
+    get { event(X86_EVENT_REP) }
+    set { setEvent(X86_EVENT_REP, newValue) }
+  }
+  var pendingNMI: Bool {
+    get { event(X86_EVENT_NMI) }
+    set { setEvent(X86_EVENT_NMI, newValue) }
+  }
+  var wantsWindow: Bool {
+    get { event(X86_EVENT_WINDOW) }
+    set { setEvent(X86_EVENT_WINDOW, newValue) }
+  }
+  var pendingVector: UInt8? {
+    get { event(X86_EVENT_VECTOR) ? unsafe state.pointer.pointee.eventVector : nil }
+    set {
+      unsafe state.pointer.pointee.eventVector = newValue ?? 0
+      setEvent(X86_EVENT_VECTOR, newValue != nil)
+    }
+  }
 
   // MARK: - Devices
 

@@ -253,6 +253,7 @@ extension Core {
   }
 
   private func executePushFlags(_ i: Insn) throws(GuestFault) {
+    if i.size == 8, unsafe x86_fast_pushf(s) != 0 { return }
     var value = rflags & ~UInt64(EFLAGS.rf | EFLAGS.vm)
     if isVirtual8086 && iopl < 3 {
       if cr4 & CR4.vme == 0 || i.size != 2 { throw fault(ExceptionVector.generalProtection, 0) }
@@ -264,6 +265,7 @@ extension Core {
   }
 
   private func executePopFlags(_ i: Insn) throws(GuestFault) -> Flow {
+    if i.size == 8, unsafe x86_fast_popf(s) != 0 { return .reconsider }
     let extended = isVirtual8086 && iopl < 3
     if extended && (cr4 & CR4.vme == 0 || i.size != 2) {
       throw fault(ExceptionVector.generalProtection, 0)

@@ -18,6 +18,19 @@ extension Core {
     }
     var budget = 1 << 12
     while true {
+      if mask == UInt64.max, i.opcode & 0xFE == 0xA4 || i.opcode & 0xFE == 0xAA {
+        // SAFETY: the own state; `size` is 1, 2, 4 or 8, the segment one of six.
+        let result =
+          unsafe i.opcode < 0xA8
+          ? x86_fast_rep_movs(s, UInt32(size), UInt32(i.segment))
+          : x86_fast_rep_stos(s, UInt32(size))
+        if result == X86_FAST_DONE { return .next }
+        if result == X86_FAST_AGAIN {
+          rip = rip &- UInt64(i.length)
+          environment.isInsideREP = true
+          return .reconsider
+        }
+      }
       let count = r64(1) & mask
       if count == 0 { return .next }
       var done: UInt64 = 0

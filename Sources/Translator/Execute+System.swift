@@ -153,6 +153,7 @@ extension Core {
       }
       xcr0 = value
     case .swapgs:
+      if unsafe x86_fast_swapgs(s) != 0 { break }
       try requirePrivilege()
       let base = segment(Core.gs).base
       setBase(Core.gs, kernelGSBase)

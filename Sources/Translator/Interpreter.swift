@@ -17,8 +17,10 @@ extension Core {
           return .interrupted
         }
       }
-      if !deliverEvents(environment) { return .shutdown }
-      if environment.wantsWindow && canAcceptInterrupt { return .window }
+      if unsafe s.pointee.events != 0 {
+        if !deliverEvents(environment) { return .shutdown }
+        if environment.wantsWindow && canAcceptInterrupt { return .window }
+      }
       if activity != 0 { return .halt }
 
       do throws(GuestFault) {

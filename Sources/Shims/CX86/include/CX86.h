@@ -142,6 +142,15 @@ typedef struct {
   uint64_t coreFeatures;
   /// Address of the table of JumpEntry.
   uint64_t jumpTable;
+
+  /// What the vCPU's own thread is to look at between instructions, X86_EVENT_*: 0 in the common case.
+  uint32_t events;
+  /// The interrupt of X86_EVENT_VECTOR.
+  uint8_t eventVector;
+  /// Tests: the functions of CX86Fast.h say no.
+  uint8_t fastOff;
+  /// How often the functions of CX86Fast.h said yes.
+  uint64_t fastCount;
 } X86State;
 
 _Static_assert(offsetof(X86State, zero) == 128, "layout");
@@ -170,6 +179,16 @@ enum {
 #define X86_REQUEST_EVENT 2
 /// Other threads' invalidations wait.
 #define X86_REQUEST_INVALIDATE 4
+
+/// The external interrupt `eventVector` is to be delivered.
+#define X86_EVENT_VECTOR 1
+#define X86_EVENT_NMI 2
+/// The caller wants to know when interrupts can be delivered.
+#define X86_EVENT_WINDOW 4
+/// A debug exception is due after the instruction.
+#define X86_EVENT_TRAP 8
+/// A REP instruction stopped before its end: what interrupts it pushes RF.
+#define X86_EVENT_REP 16
 
 // MARK: - The decoded instruction
 
@@ -587,3 +606,4 @@ static inline struct x86_cpuid_answer x86_host_cpuid(uint32_t leaf, uint32_t sub
 }
 
 #include "CX86Vector.h"
+#include "CX86Fast.h"
