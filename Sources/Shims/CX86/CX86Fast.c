@@ -97,7 +97,7 @@ static inline int keepsSegments(const X86State *s) {
 static inline uint8_t *at(X86State *s, uint32_t class, uint64_t linear, int write) {
   X86TLBEntry *e = &tlbOf(s, class)[linear >> 12 & (X86_TLB_ENTRIES - 1)];
   if (likely((write ? e->writeTag : e->readTag) == (linear & ~0xFFFull)))
-    return (uint8_t *)(linear + e->addend);
+    return (uint8_t *)(e->host + (linear & 0xFFF));
   return 0;
 }
 
