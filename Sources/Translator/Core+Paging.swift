@@ -37,9 +37,25 @@ extension Core {
         physical: e.pointee.physical & ~Core.pageMask | linear & Core.pageMask, flags: 0,
         isReadOnly: false)
     }
+    var found = X86Page()
+    if unsafe x86_tlb_fill(s, linear, write ? 1 : 0, Int32(truncatingIfNeeded: access), &found) != 0
+    {
+      let offset = linear & Core.pageMask
+      return Target(
+        host: found.host &+ offset, physical: found.physical | offset, flags: found.flags,
+        isReadOnly: found.readOnly != 0)
+    }
+    return try resolveByWalk(linear, write: write, class: access)
+  }
+
+  /// `resolve` for all modes, and for what `x86_tlb_fill` leaves alone.
+  @inline(never) func resolveByWalk(
+    _ linear: UInt64, write: Bool, class access: Int
+  ) throws(GuestFault) -> Target {
+    let tag = linear & ~Core.pageMask
+    let offset = linear & Core.pageMask
     let page = try walk(linear, write: write, fetch: false, class: access, update: true)
     let physical = page.physical & a20Mask
-    let offset = linear & Core.pageMask
     guard let found = unsafe environment.memory.translate(GuestAddress(physical)) else {
       return Target(host: 0, physical: physical | offset, flags: 0, isReadOnly: false)
     }
@@ -49,31 +65,12 @@ extension Core {
     if !environment.isWatched(page: tag) {
       let hasCode = unsafe x86_flags_load(flags) & 1 != 0
       let writable = page.isWritable && !readOnly && !hasCode
-      unsafe fill(
-        e, class: access, tag: tag, write: writable, host: host, physical: physical,
-        global: page.isGlobal)
+      unsafe x86_tlb_set(
+        s, Int32(truncatingIfNeeded: access), tag, writable ? 1 : 0, host, physical,
+        page.isGlobal ? 1 : 0)
     }
     return Target(
       host: host &+ offset, physical: physical | offset, flags: flags, isReadOnly: readOnly)
-  }
-
-  private func fill(
-    _ e: UnsafeMutablePointer<X86TLBEntry>, class access: Int, tag: UInt64, write: Bool,
-    host: UInt64, physical: UInt64, global: Bool
-  ) {
-    // SAFETY: `e` is one of the TLB's entries; the log has a place for each of them.
-    if unsafe e.pointee.physical & 2 == 0 {
-      let log = unsafe tlbLog(access)
-      let count = tlbLogCount(access)
-      if count < UInt32(X86_TLB_ENTRIES) {
-        unsafe log[Int(count)] = UInt16(truncatingIfNeeded: tag &>> 12 & 0x3FF)
-        setTLBLogCount(access, count &+ 1)
-      }
-    }
-    unsafe e.pointee.readTag = tag
-    unsafe e.pointee.writeTag = write ? tag : x86_no_tag(tag &>> 12)
-    unsafe e.pointee.host = host
-    unsafe e.pointee.physical = physical | 2 | (global ? 1 : 0)
   }
 
   private func tlbLog(_ access: Int) -> UnsafeMutablePointer<UInt16> {
@@ -82,7 +79,7 @@ extension Core {
       by: Int(X86_TLB_LOG_OFFSET) + access * Int(X86_TLB_ENTRIES) * 2
     ).assumingMemoryBound(to: UInt16.self)
   }
-  private func tlbLogCount(_ access: Int) -> UInt32 {
+  func tlbLogCount(_ access: Int) -> UInt32 {
     switch access {
     case 0: unsafe s.pointee.tlbLogCount.0
     case 1: unsafe s.pointee.tlbLogCount.1
@@ -142,6 +139,18 @@ extension Core {
   func walk(
     _ linear: UInt64, write: Bool, fetch: Bool, class access: Int, update: Bool
   ) throws(GuestFault) -> Page {
+    while true {
+      if let page = try walkOnce(linear, write: write, fetch: fetch, class: access, update: update)
+      {
+        return page
+      }
+    }
+  }
+
+  /// Nil: another vCPU changed an entry between the look at it and the update.
+  private func walkOnce(
+    _ linear: UInt64, write: Bool, fetch: Bool, class access: Int, update: Bool
+  ) throws(GuestFault) -> Page? {
     let cr0 = self.cr0
     if cr0 & CR0.pg == 0 {
       return Page(physical: linear & 0xFFFF_F000, isWritable: true, isGlobal: false)
@@ -201,7 +210,7 @@ extension Core {
       forbidden |= entry & noExecute
       let isLeaf = level == 1 || large
       if !isLeaf {
-        if update && entry & 0x20 == 0 { orEntry(address, wide: wide, 0x20) }
+        if update && entry & 0x20 == 0 && !orEntry(address, wide: wide, entry, 0x20) { return nil }
         table = entry & (wide ? addressBits : 0xFFFF_F000)
         level &-= 1
         continue
@@ -226,7 +235,9 @@ extension Core {
       if !allowed { throw pageFault(linear, code | FaultCode.present) }
 
       let wanted: UInt64 = write ? 0x60 : 0x20
-      if update && entry & wanted != wanted { orEntry(address, wide: wide, wanted) }
+      if update && entry & wanted != wanted && !orEntry(address, wide: wide, entry, wanted) {
+        return nil
+      }
       let dirty = write || entry & 0x40 != 0
       let mayWrite = isWritablePage || (!user && cr0 & CR0.wp == 0)
       var physical: UInt64
@@ -258,16 +269,25 @@ extension Core {
     return unsafe wide ? x86_load64(t.host) : UInt64(x86_load32(t.host))
   }
 
-  /// Sets accessed and dirty bits with a locked OR, as hardware does.
-  private func orEntry(_ address: UInt64, wide: Bool, _ bits: UInt64) {
+  /// Sets accessed and dirty bits of an entry that was read as `old`, locked as hardware does. False: it is no longer that. ROM keeps
+  /// what it has.
+  private func orEntry(_ address: UInt64, wide: Bool, _ old: UInt64, _ bits: UInt64) -> Bool {
     let masked = GuestAddress(address & a20Mask)
-    guard let t = unsafe environment.memory.translate(masked), unsafe !t.isReadOnly else { return }
-    var flags: UInt16 = 0
-    unsafe x86_lock_or32(t.host, UInt32(truncatingIfNeeded: bits), &flags)
+    guard let t = unsafe environment.memory.translate(masked), unsafe !t.isReadOnly else {
+      return true
+    }
+    if wide {
+      if unsafe x86_lock_cmpxchg64(t.host, old, old | bits) != old { return false }
+    } else {
+      let low = UInt32(truncatingIfNeeded: old)
+      let new = UInt32(truncatingIfNeeded: old | bits)
+      if unsafe x86_lock_cmpxchg32(t.host, low, new) != low { return false }
+    }
     let page = unsafe UInt64(UInt(bitPattern: t.flags))
     if unsafe x86_flags_load(page) & 1 != 0 {
       environment.codeWasWritten(address & a20Mask, flags: page)
     }
+    return true
   }
 
   // MARK: - Flushing

@@ -43,6 +43,8 @@ import Synchronization
   /// A block of one instruction that is in no table.
   let scratch: UnsafeMutablePointer<Block>
   let fetchBuffer: UnsafeMutablePointer<UInt8>
+  /// The memory slots as `x86_tlb_fill` reads them.
+  private let slots: UnsafeMutablePointer<X86MemorySlot>
 
   /// What other threads ask for; `X86_REQUEST_INVALIDATE` announces it.
   struct Invalidations {
@@ -80,6 +82,10 @@ import Synchronization
         pageNext: nil))
     unsafe fetchBuffer = UnsafeMutablePointer<UInt8>.allocate(capacity: 32)
     unsafe fetchBuffer.initialize(repeating: 0, count: 32)
+    unsafe slots = UnsafeMutablePointer<X86MemorySlot>.allocate(capacity: GuestMemory.capacity)
+    unsafe slots.initialize(repeating: X86MemorySlot(), count: GuestMemory.capacity)
+    unsafe state.pointer.pointee.slots = slots
+    unsafe state.pointer.pointee.tlbLimit = tuning.tlbLimit
     unsafe state.pointer.pointee.jumpTable = UInt64(UInt(bitPattern: blocks.jumps))
   }
 
@@ -87,6 +93,7 @@ import Synchronization
     unsafe scratch.pointee.instructions.deallocate()
     unsafe scratch.deallocate()
     unsafe fetchBuffer.deallocate()
+    unsafe slots.deallocate()
   }
 
   var core: Core { unsafe Core(state.pointer, self) }
@@ -192,12 +199,28 @@ import Synchronization
       return work
     }
     if work.everything {
+      copySlots()
       core.flushTLB(includingGlobal: true)
       blocks.reset()
       return
     }
     for page in work.pages { _ = blocks.invalidate(page, length: 4096, wholePage: true) }
     for page in work.writeTags { core.dropWriteTags(physical: page) }
+  }
+
+  /// Takes the memory's present slots over for `x86_tlb_fill`. Own thread; the TLB must be emptied behind it.
+  private func copySlots() {
+    let current = memory.slots.sorted { $0.size > $1.size }.prefix(GuestMemory.capacity)
+    for (index, slot) in current.enumerated() {
+      let page = Int(slot.offset / GuestAddress.pageSize)
+      // SAFETY: `index` is below the capacity; the memory keeps every block that it ever had.
+      unsafe slots[index] = X86MemorySlot(
+        start: slot.guest.rawValue, end: slot.end,
+        host: UInt64(UInt(bitPattern: slot.block.base)) &+ slot.offset,
+        flags: UInt64(UInt(bitPattern: slot.block.pageFlags + page)),
+        readOnly: slot.isReadOnly ? 1 : 0)
+    }
+    unsafe state.pointer.pointee.slotCount = UInt32(truncatingIfNeeded: current.count)
   }
 
   /// Asks the vCPU's thread, from any other.

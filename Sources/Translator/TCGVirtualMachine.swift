@@ -44,6 +44,8 @@ package final class TCGVirtualMachine: VirtualMachine {
       return list.count
     }
     count.store(total, ordering: .releasing)
+    // From here on it hears of changes; what came before is taken over with its first look.
+    environment.request { $0.everything = true }
     return vcpu
   }
 

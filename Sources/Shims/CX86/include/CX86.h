@@ -68,6 +68,29 @@ typedef struct {
   uint64_t flags;
 } X86ITLBEntry;
 
+/// A stretch of guest-physical memory with RAM or ROM behind it: a copy of one MemorySlot for x86_tlb_refill.
+typedef struct {
+  uint64_t start, end;
+  /// Host address of the first byte.
+  uint64_t host;
+  /// Address of the flag byte of the first page (X86_PAGE_*).
+  uint64_t flags;
+  uint64_t readOnly;
+} X86MemorySlot;
+
+/// Flags of a page of RAM, as in Shm's PageFlags: code was decoded from it; another node has the right to read, to write.
+#define X86_PAGE_CODE 1
+#define X86_PAGE_NO_READ 2
+#define X86_PAGE_NO_WRITE 4
+
+/// What x86_tlb_fill found: the page's host address, guest-physical address, address of its flag byte.
+typedef struct {
+  uint64_t host;
+  uint64_t physical;
+  uint64_t flags;
+  uint32_t readOnly;
+} X86Page;
+
 /// The registers of one vCPU. Segment order: ES CS SS DS FS GS, then LDTR, TR.
 typedef struct {
   /// RAX RCX RDX RBX RSP RBP RSI RDI R8 to R15.
@@ -151,6 +174,11 @@ typedef struct {
   uint8_t fastOff;
   /// How often the functions of CX86Fast.h said yes.
   uint64_t fastCount;
+  /// Copies of the memory slots, largest first. The own thread's; a count of 0: x86_tlb_refill declines everything.
+  X86MemorySlot *_Nullable slots;
+  uint32_t slotCount;
+  /// Entries that a data TLB holds before it is emptied; 0: as many as it has.
+  uint32_t tlbLimit;
 } X86State;
 
 _Static_assert(offsetof(X86State, zero) == 128, "layout");
@@ -586,6 +614,20 @@ static inline uint32_t x86_crc32c(uint32_t crc, uint64_t data, int bytes) {
   }
   return crc;
 }
+
+/// Walks the page tables of long mode for a data access with the rights of TLB class `access` (0 to X86_TLB_CLASSES - 1), sets accessed
+/// and dirty bits, and fills the entry: its write tag only if nothing has to be noticed about writes. 1: `page` says what is there.
+/// 0: not long mode, a fault, device memory, a watched page, missing rights, or anything else that wants the long way, which may start
+/// from the beginning: what was done until then it would do too.
+int x86_tlb_fill(
+  X86State *_Nonnull s, uint64_t linear, int write, int access, X86Page *_Nonnull page);
+/// x86_tlb_fill for the TLB in use. 1: its entry has the tag that the access needs (which says nothing about an operand that goes on
+/// in the next page).
+int x86_tlb_refill(X86State *_Nonnull s, uint64_t linear, int write);
+/// Makes an entry, and notes it in the fill log. `linear` and `physical` are pages.
+void x86_tlb_set(
+  X86State *_Nonnull s, int access, uint64_t linear, int writable, uint64_t host,
+  uint64_t physical, int isGlobal);
 
 /// The lock that locked accesses take when they cannot be one host instruction (page-crossing, device memory).
 void x86_split_lock(void);
