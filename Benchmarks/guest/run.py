@@ -13,9 +13,11 @@ import math
 import os
 import pathlib
 import select
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 here = pathlib.Path(__file__).resolve().parent
@@ -84,6 +86,9 @@ class Guest:
     """A booted guest that runs the programs named on its serial line while this side reads the VMM process's CPU clock."""
 
     def __init__(self, command, log):
+        self.folder = tempfile.TemporaryDirectory()
+        self.monitor = os.path.join(self.folder.name, "monitor")
+        command = [*command, "-monitor", f"unix:{self.monitor},server=on,wait=off"]
         begin = time.perf_counter()
         self.log = open(log, "wb")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
@@ -154,10 +159,26 @@ class Guest:
         time.sleep(seconds)
         return (self.cpu() - before) / (time.perf_counter() - begin) * 1e3
 
+    def info_jit(self):
+        """The text of `info jit`: what was translated so far, and in goliath what it cost."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(self.monitor)
+            text = b""
+            while not text.endswith(b"(qemu) "):
+                text += client.recv(65536)
+            client.sendall(b"info jit\n")
+            text = b""
+            while not text.endswith(b"(qemu) "):
+                text += client.recv(65536)
+        lines = text.decode(errors="replace").replace("\r", "").split("\n")
+        return "\n".join(lines[1:-1])
+
     def close(self):
         self.process.kill()
         self.process.wait()
         self.log.close()
+        self.folder.cleanup()
 
 
 def command(arguments, engine, cpus):
@@ -219,9 +240,15 @@ class Measurement:
                     self.fail(f"{engine}: {name}: {failure}")
                     runner.close()
                     running[engine] = self.start(engine)
-        for value in running.values():
-            if value is not None:
-                value[0].close()
+        for engine, value in running.items():
+            if value is None:
+                continue
+            if self.arguments.info_jit and engine != "native":
+                try:
+                    print(f"{engine}: info jit after the round\n{value[0].info_jit()}\n", file=sys.stderr, flush=True)
+                except OSError as error:
+                    self.fail(f"{engine}: the monitor does not answer: {error}")
+            value[0].close()
 
     def median(self, name, engine, figure="cpu"):
         results = [r for r in self.runs.get(name, {}).get(engine, []) if r["checksum"] != "skipped"]
@@ -314,7 +341,8 @@ def main():
     parser.add_argument("--cpu", default="max")
     parser.add_argument("--limit", type=float, default=120, help="seconds of wall clock for one run of a program")
     parser.add_argument("--json", help="file for every single figure; - for standard output")
-    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="every run on standard error")
+    parser.add_argument("--info-jit", action="store_true", help="each guest's `info jit` at its end, on standard error")
     parser.add_argument("--list", action="store_true", help="print the programs and their groups")
     arguments = parser.parse_args()
 
