@@ -110,6 +110,14 @@ let package = Package(
       name: "COracle", path: "Tests/COracle", exclude: ["README.md"],
       cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-O2"])]),
     .target(
+      name: "Oracle",
+      dependencies: ["COracle", "Translator", "CPU", "DeviceModel", "Shm", "Host"],
+      path: "Tests/Oracle", exclude: ["README.md"],
+      swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")]),
+    .executableTarget(
+      name: "cpu-oracle", dependencies: ["Oracle"], path: "Tests/OracleTool",
+      swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")]),
+    .target(
       name: "Support",
       dependencies: ["DeviceModel", "Shm", "CPU", "DistIRQ", "Chardev", "QAPI", "JSON", "Host"],
       path: "Tests/Support",
@@ -137,7 +145,10 @@ let package = Package(
     tests("CPUTests", ["CPU"]),
     tests(
       "TranslatorTests",
-      ["Translator", "COracle", "Guests", "CPU", "DeviceModel", "Shm", "Host", "CX86"]),
+      [
+        "Translator", "Oracle", "cpu-oracle", "COracle", "Guests", "CPU", "DeviceModel", "Shm",
+        "Host", "CX86",
+      ]),
     tests("KVMTests", ["KVM", "Guests", "kvm-selftest", "CPU", "DeviceModel", "Shm", "Host"]),
     tests(
       "MachineTests",

@@ -3,12 +3,15 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -18,6 +21,7 @@ struct OracleProcess {
   size_t bytes;
   uint8_t *shared;
   volatile uint64_t *progress;
+  int writableCode;
   int toChild, fromChild;
   pid_t child;
 };
@@ -33,6 +37,14 @@ const uint8_t *oracle_result_data(OracleProcess *p, size_t index) {
   return oracle_cases(p)[index].data;
 }
 
+const uint8_t *oracle_result_code(OracleProcess *p, size_t index) {
+  return oracle_cases(p)[index].codeAfter;
+}
+
+char *oracle_report_text(OracleReport *report) { return report->text; }
+
+void oracle_flush(void) { fflush(stdout); }
+
 uint64_t oracle_components(void) {
   uint32_t a, b, c, d;
   __cpuid(1, a, b, c, d);
@@ -45,7 +57,11 @@ uint64_t oracle_components(void) {
 
 static OracleCase *current;
 static uint64_t components;
+/// A snippet runs; how many did before it; how many at the last tick.
+static volatile int isInside;
+static volatile uint64_t ticket, ticketSeen;
 
+uint64_t oracle_target = ORACLE_CODE;
 
 void oracle_enter(OracleCase *c, uint64_t mask);
 extern const char oracle_leave[];
@@ -78,7 +94,6 @@ __asm__(
   ".size oracle_enter,.-oracle_enter\n"
   ".data\n"
   "oracle_saved_rsp: .quad 0\n"
-  "oracle_target: .quad 0x40000000\n"
   ".text\n");
 
 _Static_assert(offsetof(OracleCase, before.rflags) == 136, "layout");
@@ -87,17 +102,17 @@ _Static_assert(sizeof(OracleRegisters) % 64 == 0, "layout");
 _Static_assert(sizeof(OracleCase) % 64 == 0, "layout");
 
 static void finish(int number, siginfo_t *info, void *opaque) {
-  (void)number;
   (void)info;
   ucontext_t *context = opaque;
   greg_t *g = context->uc_mcontext.gregs;
+  isInside = 0;
   static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
   OracleRegisters *after = &current->after;
   for (int i = 0; i < 16; i++) after->gpr[i] = (uint64_t)g[order[i]];
   after->rip = (uint64_t)g[REG_RIP];
   after->rflags = (uint64_t)g[REG_EFL];
-  after->vector = (uint64_t)g[REG_TRAPNO];
+  after->vector = number == SIGVTALRM ? ORACLE_ENDLESS : (uint64_t)g[REG_TRAPNO];
   after->error = (uint64_t)g[REG_ERR];
   after->cr2 = (uint64_t)g[REG_CR2];
   uint8_t *area = (uint8_t *)context->uc_mcontext.fpregs;
@@ -129,6 +144,16 @@ static void finish(int number, siginfo_t *info, void *opaque) {
   area[3] = 0;
 }
 
+/// Ends a snippet that was already running at the tick before.
+static void tick(int number, siginfo_t *info, void *opaque) {
+  if (!isInside) return;
+  if (ticketSeen == ticket) {
+    finish(number, info, opaque);
+  } else {
+    ticketSeen = ticket;
+  }
+}
+
 static int install(void) {
   static uint8_t stack[1 << 16];
   stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
@@ -139,9 +164,16 @@ static int install(void) {
     memset(&action, 0, sizeof action);
     action.sa_sigaction = finish;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaddset(&action.sa_mask, SIGVTALRM);
     if (sigaction(numbers[i], &action, NULL) != 0) return -1;
   }
-  return 0;
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_sigaction = tick;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+  if (sigaction(SIGVTALRM, &action, NULL) != 0) return -1;
+  struct itimerval interval = {.it_interval = {.tv_usec = 10000}, .it_value = {.tv_usec = 10000}};
+  return setitimer(ITIMER_VIRTUAL, &interval, NULL);
 }
 
 static void child(OracleProcess *p, int in, int out) {
@@ -149,9 +181,10 @@ static void child(OracleProcess *p, int in, int out) {
   components = oracle_components();
   // The snippets see their own code as the guest's do: readable and executable. It is written through a second mapping.
   int file = memfd_create("oracle-code", MFD_CLOEXEC);
-  if (file < 0 || ftruncate(file, 4096) != 0) _exit(1);
-  uint8_t *code = mmap((void *)ORACLE_CODE, 4096, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, file, 0);
-  uint8_t *alias = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (file < 0 || ftruncate(file, ORACLE_CODE_SPACE) != 0) _exit(1);
+  int rights = PROT_READ | PROT_EXEC | (p->writableCode ? PROT_WRITE : 0);
+  uint8_t *code = mmap((void *)ORACLE_CODE, ORACLE_CODE_SPACE, rights, MAP_SHARED | MAP_FIXED_NOREPLACE, file, 0);
+  uint8_t *alias = mmap(NULL, ORACLE_CODE_SPACE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (alias == MAP_FAILED) _exit(1);
   uint8_t *data = mmap((void *)ORACLE_DATA, ORACLE_DATA_BYTES, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -159,17 +192,24 @@ static void child(OracleProcess *p, int in, int out) {
   size_t writable = ORACLE_DATA_BYTES - 4096;
   memcpy(data, oracle_data(p), ORACLE_DATA_BYTES);
   if (mprotect(data + writable, 4096, PROT_READ) != 0) _exit(1);
+  // Code that goes anywhere may find a SYSCALL: only read, write and sigreturn are left to it.
+  if (p->writableCode && prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) _exit(1);
   uint32_t count;
   while (read(in, &count, 4) == 4) {
     for (uint32_t i = 0; i < count; i++) {
       *p->progress = i;
       current = &oracle_cases(p)[i];
       memcpy(data, oracle_data(p), writable);
-      memcpy(alias, current->code, ORACLE_CODE_BYTES);
+      memset(alias, 0xCC, ORACLE_CODE_SPACE);
+      memcpy(alias + current->offset, current->code, current->length);
+      oracle_target = ORACLE_CODE + current->offset;
       // Code written at another linear address needs a serialising instruction (Intel SDM vol. 3A, 8.1.3).
       unsigned a, b, c, d;
       __get_cpuid(0, &a, &b, &c, &d);
+      ticket++;
+      isInside = 1;
       oracle_enter(current, components);
+      if (p->writableCode) memcpy(current->codeAfter, alias, ORACLE_CODE_SPACE);
       memcpy(current->data, data, writable);
       memcpy(current->data + writable, oracle_data(p) + writable, 4096);
     }
@@ -178,10 +218,11 @@ static void child(OracleProcess *p, int in, int out) {
   _exit(0);
 }
 
-OracleProcess *oracle_start(size_t capacity) {
+OracleProcess *oracle_start(size_t capacity, int writableCode) {
   OracleProcess *p = calloc(1, sizeof *p);
   if (!p) return NULL;
   p->capacity = capacity;
+  p->writableCode = writableCode;
   p->bytes = HEADER + ORACLE_DATA_BYTES + capacity * sizeof(OracleCase);
   p->bytes = (p->bytes + 4095) & ~(size_t)4095;
   p->shared = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -197,6 +238,8 @@ OracleProcess *oracle_start(size_t capacity) {
     seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
     memcpy(oracle_data(p) + i, &seed, 8);
   }
+  // Counters of loops.
+  memset(oracle_data(p) + 128, 0, 32);
   p->child = fork();
   if (p->child == 0) {
     close(down[1]);
@@ -234,4 +277,35 @@ void oracle_stop(OracleProcess *p) {
   }
   munmap(p->shared, p->bytes);
   free(p);
+}
+
+OracleReport *oracle_report(void) {
+  static OracleReport *report;
+  if (!report) {
+    void *memory = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return NULL;
+    report = memory;
+  }
+  return report;
+}
+
+int oracle_isolate(void (*body)(void *), void *context, unsigned seconds) {
+  OracleReport *report = oracle_report();
+  if (!report) return -1;
+  memset(report, 0, offsetof(OracleReport, text) + 1);
+  pid_t child = fork();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm(seconds);
+    // A crash is told by the status, without a backtrace.
+    static const int numbers[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS, SIGTRAP, SIGABRT};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) signal(numbers[i], SIG_DFL);
+    body(context);
+    _exit(0);
+  }
+  int status;
+  if (child < 0) return -1;
+  while (waitpid(child, &status, 0) < 0)
+    if (errno != EINTR) return -1;
+  return status;
 }

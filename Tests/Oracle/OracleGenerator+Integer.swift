@@ -8,7 +8,7 @@ extension OracleGenerator {
     let isMemory = random.chance(45)
     if isMemory, random.chance(6) { prefixes.append(0x67) }
     if isMemory, random.chance(4) { prefixes.append(random.pick([0x2E, 0x36, 0x3E, 0x26, 0x65])) }
-    let reg = UInt8(random.below(16))
+    let reg = register()
     let sub = UInt8(random.below(8))
     let wide = rexW ? 4 : narrow ? 2 : 4
     let forceREX = random.chance(20)
@@ -270,8 +270,9 @@ extension OracleGenerator {
     if isMemory {
       operand = memory(reg: reg)
     } else {
-      operand = Operand(modrm: 0xC0 | (reg & 7) << 3 | UInt8(random.below(8)))
-      operand.rexB = random.chance(40)
+      let other = register()
+      operand = Operand(modrm: 0xC0 | (reg & 7) << 3 | other & 7)
+      operand.rexB = isCareful ? other >= 8 : random.chance(40)
     }
     let last = (~vvvv & 15) << 3 | (long ? 4 : 0) | prefix
     var head: [UInt8]

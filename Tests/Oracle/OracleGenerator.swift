@@ -25,10 +25,12 @@ struct OracleInstruction {
   /// Bytes of the data pages that need not agree: MXCSR_MASK, in which the guest's processor may differ.
   var ignoredMemory: Range<Int>?
   var name = ""
+  /// Where its bytes have a displacement relative to RIP.
+  var displacementOffset: Int?
 }
 
 /// What to generate.
-enum OracleSet: String, CaseIterable {
+package enum OracleSet: String, CaseIterable, Sendable {
   case integer, x87, sse, avx
 }
 
@@ -45,9 +47,30 @@ struct OracleGenerator {
   static let all: UInt64 = 0x8D5
 
   /// Registers that hold addresses of the data pages: RBX RBP RSI RDI R12 R13 (and RSP).
-  static let pointers: [UInt8] = [3, 5, 6, 7, 12, 13]
+  var pointers: [UInt8] = [3, 5, 6, 7, 12, 13]
+  /// The register of small values that serves as index.
+  var index: UInt8 = 14
+  /// Long sequences: destinations are seldom the pointers, addresses seldom wild.
+  var isCareful = false
+  /// Addresses and displacements are multiples of 16.
+  var isAligned = false
+  /// Other pages that addresses may lie in.
+  var extraPages: [UInt64] = []
+  /// Where the operand made last has a displacement relative to RIP.
+  var lastDisplacement: Int?
 
   init(seed: UInt64) { random = OracleRandom(seed: seed) }
+
+  /// The register that an instruction names besides its memory operand.
+  mutating func register() -> UInt8 {
+    let any = UInt8(random.below(16))
+    if !isCareful || random.chance(4) { return any }
+    for step in UInt8(0)..<16 {
+      let candidate = (any + step) & 15
+      if candidate != 4, candidate != index, !pointers.contains(candidate) { return candidate }
+    }
+    return any
+  }
 
   // MARK: - State before
 
@@ -66,6 +89,18 @@ struct OracleGenerator {
   }
 
   mutating func dataAddress() -> UInt64 {
+    let address = anyDataAddress()
+    return isAligned && random.chance(95) ? address & ~31 : address
+  }
+
+  private mutating func anyDataAddress() -> UInt64 {
+    if !extraPages.isEmpty, random.chance(25) {
+      return random.pick(extraPages) + UInt64(random.below(4096))
+    }
+    if isCareful, random.chance(70) {
+      let start = random.chance(20) ? 4096 - 40 + random.below(48) : 512 + random.below(11000)
+      return UInt64(ORACLE_DATA) + UInt64(start)
+    }
     let writable = UInt64(ORACLE_DATA_BYTES) - 4096
     switch random.below(16) {
     case 0: return UInt64(ORACLE_DATA) + UInt64(random.below(64))
@@ -79,10 +114,12 @@ struct OracleGenerator {
 
   mutating func registers(_ set: OracleSet) -> [UInt64] {
     var list = (0..<16).map { _ in value() }
-    for n in Self.pointers { list[Int(n)] = dataAddress() }
+    for n in pointers { list[Int(n)] = dataAddress() }
     list[4] = UInt64(ORACLE_DATA) + 4096 + UInt64(random.below(512)) * 8
-    if random.chance(70) { list[1] = UInt64(random.below(40)) }
-    if random.chance(40) { list[14] = UInt64(bitPattern: Int64(random.below(64) - 32)) }
+    if random.chance(70), !pointers.contains(1) { list[1] = UInt64(random.below(40)) }
+    if isCareful || random.chance(40) {
+      list[Int(index)] = UInt64(bitPattern: Int64(random.below(64) - 32)) & (isAligned ? ~15 : ~0)
+    }
     return list
   }
 
@@ -197,7 +234,7 @@ struct OracleGenerator {
 
   mutating func memory(reg: UInt8) -> Operand {
     let field = (reg & 7) << 3
-    if random.chance(4) {
+    if random.chance(isCareful ? 1 : 4) {
       // Anything.
       var operand = Operand(modrm: random.byte() & 0x3F | UInt8(random.below(3)) << 6 & 0xC0)
       operand.modrm = operand.modrm & 0xC7 | field
@@ -223,26 +260,27 @@ struct OracleGenerator {
       }
       return Operand(modrm: field | 5, tail: little(target, 4), isRIPRelative: true)
     }
-    let base = random.pick(Self.pointers)
+    let base = isCareful && random.chance(8) ? 4 : random.pick(pointers)
     let low = base & 7
     var operand = Operand(modrm: field | low)
     operand.rexB = base >= 8
     if random.chance(25) || low == 4 {
       operand.modrm = field | 4
-      // R14 is the small index; 4 is none.
+      // 4 is none.
       let useIndex = random.chance(60)
-      let index: UInt8 = useIndex ? 6 : 4
-      operand.rexX = useIndex
-      operand.tail.append(UInt8(random.below(4)) << 6 | index << 3 | low)
+      operand.rexX = useIndex && index >= 8
+      let indexBits = useIndex ? index & 7 : 4
+      operand.tail.append(UInt8(random.below(4)) << 6 | indexBits << 3 | low)
     }
+    let alignment = isAligned && random.chance(90) ? ~15 : ~0
     switch random.below(3) {
     case 0 where low != 5: break
     case 0, 1:
       operand.modrm |= 0x40
-      operand.tail.append(UInt8(bitPattern: Int8(random.below(64) - 32)))
+      operand.tail.append(UInt8(bitPattern: Int8((random.below(64) - 32) & alignment)))
     default:
       operand.modrm |= 0x80
-      operand.tail += little(random.below(256) - 128, 4)
+      operand.tail += little((random.below(256) - 128) & alignment, 4)
     }
     return operand
   }
@@ -257,8 +295,9 @@ struct OracleGenerator {
     if operandIsMemory {
       operand = memory(reg: reg)
     } else {
-      rmHigh = random.chance(40)
-      operand = Operand(modrm: 0xC0 | (reg & 7) << 3 | UInt8(random.below(8)))
+      let other = register()
+      rmHigh = isCareful ? other >= 8 : random.chance(40)
+      operand = Operand(modrm: 0xC0 | (reg & 7) << 3 | other & 7)
       operand.rexB = rmHigh
     }
     var rex: UInt8 = rexW ? 8 : 0
@@ -271,7 +310,7 @@ struct OracleGenerator {
     return complete(code, operand, immediate, address)
   }
 
-  func complete(
+  mutating func complete(
     _ head: [UInt8], _ operand: Operand, _ immediate: [UInt8], _ address: UInt64
   ) -> [UInt8] {
     var operand = operand
@@ -279,6 +318,7 @@ struct OracleGenerator {
       let end = Int(address) + head.count + 1 + operand.tail.count + immediate.count
       let target = operand.tail.enumerated().reduce(0) { $0 | Int($1.element) << ($1.offset * 8) }
       operand.tail = little(target - end, 4)
+      lastDisplacement = head.count + 1
     }
     return head + [operand.modrm] + operand.tail + immediate
   }
@@ -293,11 +333,15 @@ struct OracleGenerator {
 
   /// One instruction of the set for this address.
   mutating func instruction(_ set: OracleSet, at address: UInt64) -> OracleInstruction {
-    switch set {
-    case .integer: integer(address)
-    case .x87: x87(address)
-    case .sse: sse(address)
-    case .avx: avx(address)
-    }
+    lastDisplacement = nil
+    var result =
+      switch set {
+      case .integer: integer(address)
+      case .x87: x87(address)
+      case .sse: sse(address)
+      case .avx: avx(address)
+      }
+    result.displacementOffset = lastDisplacement
+    return result
   }
 }
