@@ -1,30 +1,30 @@
 import COracle
 
 /// A small fast generator of random numbers with a printable seed (xorshift64*).
-struct OracleRandom {
+package struct OracleRandom: Sendable {
   private var state: UInt64
-  init(seed: UInt64) { state = seed | 1 }
+  package init(seed: UInt64) { state = seed | 1 }
 
-  mutating func next() -> UInt64 {
+  package mutating func next() -> UInt64 {
     state ^= state >> 12
     state ^= state << 25
     state ^= state >> 27
     return state &* 0x2545_F491_4F6C_DD1D
   }
-  mutating func below(_ limit: Int) -> Int { Int(next() >> 33) % max(1, limit) }
-  mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
-  mutating func byte() -> UInt8 { UInt8(truncatingIfNeeded: next() >> 40) }
-  mutating func pick<T>(_ values: [T]) -> T { values[below(values.count)] }
+  package mutating func below(_ limit: Int) -> Int { Int(next() >> 33) % max(1, limit) }
+  package mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
+  package mutating func byte() -> UInt8 { UInt8(truncatingIfNeeded: next() >> 40) }
+  package mutating func pick<T>(_ values: [T]) -> T { values[below(values.count)] }
 }
 
 /// One generated instruction.
-struct OracleInstruction {
-  var bytes: [UInt8]
+package struct OracleInstruction: Sendable {
+  package var bytes: [UInt8]
   /// RFLAGS bits that the manuals leave undefined after it.
-  var undefinedFlags: UInt64 = 0
+  package var undefinedFlags: UInt64 = 0
   /// Bytes of the data pages that need not agree: MXCSR_MASK, in which the guest's processor may differ.
   var ignoredMemory: Range<Int>?
-  var name = ""
+  package var name = ""
   /// Where its bytes have a displacement relative to RIP.
   var displacementOffset: Int?
 }
@@ -35,8 +35,8 @@ package enum OracleSet: String, CaseIterable, Sendable {
 }
 
 /// Random non-privileged instructions of 64-bit mode, with operands that mostly hit the data pages.
-struct OracleGenerator {
-  var random: OracleRandom
+package struct OracleGenerator: Sendable {
+  package var random: OracleRandom
 
   static let cf: UInt64 = 1
   static let pf: UInt64 = 4
@@ -59,7 +59,7 @@ struct OracleGenerator {
   /// Where the operand made last has a displacement relative to RIP.
   var lastDisplacement: Int?
 
-  init(seed: UInt64) { random = OracleRandom(seed: seed) }
+  package init(seed: UInt64) { random = OracleRandom(seed: seed) }
 
   /// The register that an instruction names besides its memory operand.
   mutating func register() -> UInt8 {
@@ -332,7 +332,7 @@ struct OracleGenerator {
   }
 
   /// One instruction of the set for this address.
-  mutating func instruction(_ set: OracleSet, at address: UInt64) -> OracleInstruction {
+  package mutating func instruction(_ set: OracleSet, at address: UInt64) -> OracleInstruction {
     lastDisplacement = nil
     var result =
       switch set {

@@ -1,5 +1,6 @@
 import COracle
 import CX86
+import Oracle
 import Testing
 import Translator
 
