@@ -93,12 +93,23 @@ static inline int keepsSegments(const X86State *s) {
 
 // MARK: - Memory
 
-/// Host memory at `linear`, to the end of its page; null: only the slow way knows.
+static __attribute__((noinline)) uint8_t *refill(
+  X86State *s, uint32_t class, uint64_t linear, int write) {
+  X86Page page;
+  if (!x86_tlb_fill(s, linear, write, (int)class, &page)) return 0;
+  X86TLBEntry *e = &tlbOf(s, class)[linear >> 12 & (X86_TLB_ENTRIES - 1)];
+  // A page of code is not to be written without notice.
+  if ((write ? e->writeTag : e->readTag) != (linear & ~0xFFFull)) return 0;
+  return (uint8_t *)(e->host + (linear & 0xFFF));
+}
+
+/// Host memory at `linear`, to the end of its page; null: only the slow way knows. What it does to page tables and TLB on the way
+/// the slow way does too: for that, a write is asked for only when nothing but this can fail any more.
 static inline uint8_t *at(X86State *s, uint32_t class, uint64_t linear, int write) {
   X86TLBEntry *e = &tlbOf(s, class)[linear >> 12 & (X86_TLB_ENTRIES - 1)];
   if (likely((write ? e->writeTag : e->readTag) == (linear & ~0xFFFull)))
     return (uint8_t *)(e->host + (linear & 0xFFF));
-  return 0;
+  return refill(s, class, linear, write);
 }
 
 /// As `at`, for `size` bytes, all in one page.
@@ -271,11 +282,11 @@ int x86_fast_interrupt(X86State *s, uint32_t vector, uint32_t how, uint32_t code
   uint32_t class = SUPERVISOR;
   if (level == 3) class = USER;
   else if (cpl < 3) class = accessClass(s, cpl, s->eflags);
-  uint8_t *frame = range(s, class, pointer, bytes, 1);
-  if (!frame) return 0;
   uint32_t eflags = s->eflags & ~(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);
   if (!(low & 1ull << 40)) eflags &= ~FLAG_IF;
   if (checksAlignment(s, cpl, s->eflags) || checksAlignment(s, level, eflags)) return 0;
+  uint8_t *frame = range(s, class, pointer, bytes, 1);
+  if (!frame) return 0;
 
   if (how & X86_DELIVER_CODE) {
     store64(frame, code);
@@ -372,18 +383,21 @@ int x86_fast_rep_movs(X86State *s, uint32_t size, uint32_t segment) {
   uint64_t base = s->window[segment].base;
   while (s->gpr[RCX]) {
     uint64_t source = s->gpr[RSI] + base, target = s->gpr[RDI];
-    uint8_t *from = at(s, class, source, 0);
-    if (!from) return 0;
-    uint8_t *to = at(s, class, target, 1);
-    if (!to) return 0;
     uint64_t room = 4096 - ((source & 0xFFF) > (target & 0xFFF) ? source & 0xFFF : target & 0xFFF);
     uint64_t count = room / size;
     if (count > s->gpr[RCX]) count = s->gpr[RCX];
     uint64_t bytes = count * size;
+    uint8_t *from = at(s, class, source, 0);
+    if (!from) return 0;
+    uint8_t *from2 = from;
+    if (unlikely(!count)) from2 = at(s, class, source + size - 1, 0);
+    if (!from2) return 0;
+    uint8_t *to = at(s, class, target, 1);
+    if (!to) return 0;
     if (unlikely(!count)) {
       // One element that lies in two pages.
-      uint8_t *from2 = at(s, class, source + size - 1, 0), *to2 = at(s, class, target + size - 1, 1);
-      if (!from2 || !to2) return 0;
+      uint8_t *to2 = at(s, class, target + size - 1, 1);
+      if (!to2) return 0;
       from2 -= size - 1;
       to2 -= size - 1;
       uint8_t element[8];
