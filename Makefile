@@ -20,6 +20,13 @@ setup:                      ## Debian packages that are missing
 format:                     ## rewrite the sources in the project's format
 	swift format format -i -r Package.swift Plugins Sources Tests Benchmarks
 
+benchmark:                  ## boot, and programs in a guest, beside QEMU's TCG
+	@scripts/setup --tests
+	@$(BUILD) --product goliath
+	@scripts/guest .build/guest
+	@Benchmarks/boot.py
+	@Benchmarks/guest/run.py
+
 reference:                  ## docs/reference from schemas/
 	@scripts/reference
 

@@ -339,7 +339,7 @@ def main():
     parser.add_argument("--goliath-options", default="", help="appended to -accel tcg, such as ,tb-size=16")
     parser.add_argument("--tcg-options", default="")
     parser.add_argument("--cpu", default="max")
-    parser.add_argument("--limit", type=float, default=120, help="seconds of wall clock for one run of a program")
+    parser.add_argument("--limit", type=float, default=240, help="seconds of wall clock for one run of a program")
     parser.add_argument("--json", help="file for every single figure; - for standard output")
     parser.add_argument("--verbose", action="store_true", help="every run on standard error")
     parser.add_argument("--info-jit", action="store_true", help="each guest's `info jit` at its end, on standard error")
