@@ -39,6 +39,19 @@ package protocol VirtualMachine: AnyObject, Sendable {
   var tscFrequency: UInt64 { get }
   /// The text of `info jit`, or nil.
   var statistics: String? { get }
+  /// `singlestep`: guest code is executed in blocks of one instruction. Nothing that a guest sees changes. Any thread.
+  var isSingleStepping: Bool { get set }
+  /// What is logged, or for which addresses, has changed: blocks that are chained past the log come apart. Any thread.
+  func logChanged()
+}
+
+extension VirtualMachine {
+  /// Accelerators without blocks have nothing to change.
+  package var isSingleStepping: Bool {
+    get { false }
+    set {}
+  }
+  package func logChanged() {}
 }
 
 /// Why `VCPU.run` came back.

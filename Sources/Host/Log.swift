@@ -78,6 +78,22 @@ package enum Log {
     enabled.store(items.rawValue, ordering: .releasing)
   }
 
+  // Addresses of guest code that are logged (-dfilter); only asked when something is logged.
+  private static let ranges = Mutex<[ClosedRange<UInt64>]>([])
+
+  /// `-dfilter`: what is written about guest code is limited to these addresses; empty: no limit.
+  package static var addressRanges: [ClosedRange<UInt64>] {
+    get { ranges.withLock { $0 } }
+    set { ranges.withLock { $0 = newValue } }
+  }
+
+  /// Whether `-dfilter` lets through what concerns guest code at linear address `address`.
+  package static func includes(_ address: UInt64) -> Bool {
+    ranges.withLock { ranges in
+      ranges.isEmpty || ranges.contains { $0.contains(address) }
+    }
+  }
+
   /// Logs `text`, of one or several lines, when any of `items` is asked for.
   package static func write(_ items: LogItems, _ text: @autoclosure () -> String) {
     guard isEnabled(items) else { return }
@@ -126,14 +142,21 @@ package struct LogItems: OptionSet, Sendable {
   package static let execution = LogItems(rawValue: 64)
   /// Registers before each block.
   package static let registers = LogItems(rawValue: 128)
-  /// Instructions of each decoded block.
+  /// Guest instructions of each block when it is decoded or translated.
   package static let guestAssembly = LogItems(rawValue: 256)
+  /// Host code of each translated block.
+  package static let hostAssembly = LogItems(rawValue: 512)
+  /// Blocks are not chained, so that `exec` and `cpu` miss none.
+  package static let noChaining = LogItems(rawValue: 1024)
+  /// `cpu` shows the floating-point and vector registers too.
+  package static let floatingPoint = LogItems(rawValue: 2048)
 
   /// The items by their words, as QEMU spells them.
   package static let names: [(name: String, item: LogItems)] = [
     ("int", .interrupts), ("guest_errors", .guestErrors), ("unimp", .unimplemented),
     ("cpu_reset", .cpuReset), ("mmu", .mmu), ("pcall", .protectedModeCalls),
     ("exec", .execution), ("cpu", .registers), ("in_asm", .guestAssembly),
+    ("out_asm", .hostAssembly), ("nochain", .noChaining), ("fpu", .floatingPoint),
   ]
 
   /// The item of a word; nil for an unknown one.

@@ -76,6 +76,18 @@ extension Machine {
   /// The text of `info jit`; nil under an accelerator without one.
   package var acceleratorStatistics: String? { vm.statistics }
 
+  /// `singlestep`: guest code runs in blocks of one instruction, where the accelerator has blocks.
+  package var isSingleStepping: Bool {
+    get { wantsSingleSteps }
+    set {
+      wantsSingleSteps = newValue
+      vm.isSingleStepping = newValue
+    }
+  }
+
+  /// To be called when what is logged has changed.
+  package func logChanged() { vm.logChanged() }
+
   /// Reads a port as vCPU `id` would.
   package func readPort(_ port: UInt16, width: Int, as id: VCPUID) -> UInt32 {
     UInt32(truncatingIfNeeded: ports.read(UInt64(port), width: width, vcpu: id))

@@ -37,6 +37,8 @@ package final class Machine {
   package let chardevs: ChardevRegistry
 
   let vm: any VirtualMachine
+  /// What `query-status` says of `singlestep`, under any accelerator.
+  var wantsSingleSteps: Bool
   let group = VCPUGroup()
   let board: any Board
   private var control: RunControl
@@ -54,6 +56,7 @@ package final class Machine {
     onExit: @escaping @MainLoop (Int32) -> Void
   ) throws(MachineError) {
     self.configuration = configuration
+    wantsSingleSteps = configuration.singleStep
     self.onEvent = onEvent
     self.onExit = onExit
     self.chardevs = chardevs

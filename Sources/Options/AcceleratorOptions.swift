@@ -10,6 +10,11 @@ enum AcceleratorOptions {
       state.help = .accelerators
       return
     }
+    // A property of this name does not exist anywhere; QEMU says so, we list those that do.
+    if first == "tcg", text.split(separator: ",").contains(where: { OptionText.isHelp($0) }) {
+      state.help = .softwareCPU
+      return
+    }
     try state.add(text, to: .accel, origin: origin)
   }
 
@@ -56,6 +61,13 @@ enum AcceleratorOptions {
       throw OptionError(.invalidValue, options.first?.origin, "no accelerator found")
     }
     if let entry = machine?["kernel-irqchip"] { try checkInterruptControllers(entry) }
+    if state.configuration.singleStep {
+      accelerators = accelerators.map { accelerator in
+        guard case .tcg(var tcg) = accelerator else { return accelerator }
+        tcg.oneInstructionPerBlock = true
+        return .tcg(tcg)
+      }
+    }
     return accelerators
   }
 
@@ -97,36 +109,7 @@ enum AcceleratorOptions {
       }
       return .kvm(kvm)
     }
-    var tcg = TCGConfiguration()
-    for entry in properties {
-      switch entry.key {
-      case "tb-size":
-        guard case .value(let size) = OptionText.number(entry.value),
-          let size = UInt32(exactly: size)
-        else {
-          throw OptionError(
-            .invalidValue, entry.origin, "Parameter 'tb-size' expects a size in MiB")
-        }
-        tcg.codeCacheMiB = size == 0 ? nil : size
-      case "thread":
-        switch entry.value {
-        case "multi": break
-        case "single":
-          throw OptionError(
-            .unsupported, entry.origin,
-            "'thread=single' is not supported: every vCPU has a thread of its own")
-        default:
-          throw OptionError(
-            .invalidValue, entry.origin, "Invalid 'thread' setting \(entry.value)")
-        }
-      case "split-wx":
-        if try OptionValues.boolean(entry.value, of: "split-wx", entry.origin) {
-          throw OptionError(.unsupported, entry.origin, "'split-wx=on' is not supported yet")
-        }
-      default: throw unknown(entry, of: "tcg", among: ["split-wx", "tb-size", "thread"])
-      }
-    }
-    return .tcg(tcg)
+    return .tcg(try TCGOptions.configure(properties))
   }
 
   private static func unknown(

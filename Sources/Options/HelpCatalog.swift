@@ -138,11 +138,16 @@ package struct HelpCatalog: Sendable {
     LogItem(name: "cpu_reset", description: "CPU state before CPU resets"),
     LogItem(name: "mmu", description: "page faults of guests (tcg)"),
     LogItem(name: "pcall", description: "far calls, jumps and returns in protected mode (tcg)"),
+    LogItem(name: "in_asm", description: "guest instructions of each new block (tcg)"),
+    LogItem(name: "out_asm", description: "host code of each translated block (tcg)"),
+    LogItem(name: "exec", description: "a line before each block that is executed (tcg; slow)"),
+    LogItem(name: "cpu", description: "CPU registers before each block (tcg; very slow)"),
+    LogItem(name: "fpu", description: "floating-point and vector registers too in 'cpu'"),
+    LogItem(name: "nochain", description: "accepted; 'exec' and 'cpu' never miss a block"),
   ]
 
   /// Items that QEMU has and Goliath has not.
   static let foreignLogItems = [
-    "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "page",
-    "nochain", "plugin", "strace", "tid", "vpu",
+    "op", "op_opt", "op_ind", "page", "plugin", "strace", "tid", "vpu",
   ]
 }

@@ -21,6 +21,7 @@ package enum HelpText {
     case .cpus:
       catalog.cpuHelp().split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
     case .accelerators: ["Accelerators supported in this binary:"] + AcceleratorOptions.names
+    case .softwareCPU: TCGOptions.help
     case .devices: devices(catalog)
     case .deviceProperties(let type, let origin): try deviceProperties(type, origin, catalog)
     case .chardevs:

@@ -29,6 +29,8 @@ package enum HelpTopic: Sendable, Equatable {
   case cpus
   /// `-accel help`.
   case accelerators
+  /// `-accel tcg,help`: its properties.
+  case softwareCPU
   /// `-device help`.
   case devices
   /// `-device TYPE,help`.

@@ -71,15 +71,6 @@ package struct KVMConfiguration: Sendable, Equatable {
   package init() {}
 }
 
-/// Properties of `-accel tcg`.
-package struct TCGConfiguration: Sendable, Equatable {
-  /// Size of the cache of decoded or translated code in MiB; nil: chosen by the accelerator.
-  package var codeCacheMiB: UInt32?
-
-  /// The defaults.
-  package init() {}
-}
-
 /// `-cpu`: read by the CPU module, whose models and features it names.
 package struct CPUConfiguration: Sendable, Equatable {
   /// The argument: `MODEL,+FEATURE,-FEATURE,NAME=VALUE`.

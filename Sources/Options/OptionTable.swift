@@ -70,7 +70,7 @@ enum OptionTable {
       .argument("[type=]TYPE[,PROP=VALUE,...]", MachineOptions.machine)),
     OptionDescriptor(
       "accel", in: .machine,
-      "choose the accelerator; several are tried in order, as in kvm:tcg ('-accel help')",
+      "choose the accelerator; several are tried in order, as in kvm:tcg ('-accel help', '-accel tcg,help')",
       .argument("[accel=]NAME[,PROP=VALUE,...]", AcceleratorOptions.accel)),
     OptionDescriptor(
       "enable-kvm", in: .machine, "use KVM or fail; short for -machine accel=kvm",
@@ -253,6 +253,10 @@ enum OptionTable {
       "S", in: .run, "do not start the vCPUs; a monitor's 'cont' does",
       .flag { state, _ in state.configuration.startPaused = true }),
     OptionDescriptor(
+      "singlestep", in: .run,
+      "one guest instruction in each block of tcg; short for -accel tcg,one-insn-per-tb=on",
+      .flag { state, _ in state.configuration.singleStep = true }),
+    OptionDescriptor(
       "no-reboot", in: .run, "end instead of rebooting; short for -action reboot=shutdown",
       .flag { state, origin throws(OptionError) in
         try state.add("reboot=shutdown", to: .action, origin: origin)
@@ -306,6 +310,12 @@ enum OptionTable {
     OptionDescriptor(
       "D", in: .process, "log to a file instead of stderr",
       .argument("FILE") { state, text, _ in state.configuration.log.file = text }),
+    OptionDescriptor(
+      "dfilter", in: .process, "log guest code at these addresses only (in_asm, out_asm, exec, cpu)",
+      .argument("FIRST..LAST|START+LENGTH|LAST-LENGTH,...") {
+        state, text, origin throws(OptionError) in
+        state.configuration.log.ranges = try AddressRanges.parse(text, origin)
+      }),
     OptionDescriptor(
       "msg", in: .process, "what messages begin with",
       .argument("[timestamp=on|off][,guest-name=on|off]") {

@@ -24,12 +24,14 @@ package struct SandboxConfiguration: Sendable, Equatable {
   package var deniesResourceControl = false
 }
 
-/// `-d` and `-D`.
+/// `-d`, `-D` and `-dfilter`.
 package struct LogConfiguration: Sendable, Equatable {
   /// Items to log, valid names only, without duplicates.
   package var items: [String] = []
   /// File instead of stderr; `%d` in it stands for the process id.
   package var file: String?
+  /// What concerns guest code is logged for these linear addresses only; empty: for all.
+  package var ranges: [ClosedRange<UInt64>] = []
 }
 
 /// `-msg`.

@@ -44,7 +44,7 @@ extension OptionTable {
     + refuse(
       "device trees are for other architectures than x86", "dtb", "semihosting",
       "semihosting-config")
-    + refuse("instruction counting is not supported yet", "icount", "singlestep", "seed")
+    + refuse("instruction counting is not supported yet", "icount", "seed")
     + refuse(
       "descriptor sets are not supported yet; -chardev socket takes an inherited descriptor as fd=",
       "add-fd")
@@ -52,7 +52,7 @@ extension OptionTable {
       "the process cannot change its user or root yet; start it as the user it shall run as",
       "runas", "chroot")
     + refuse(
-      "trace points are not supported yet; '-d help' lists what can be logged", "trace", "dfilter")
+      "trace points are not supported yet; '-d help' lists what can be logged", "trace")
     + refuse("plugins are not supported", "plugin")
     + refuse(
       "pausing before the machine is built is not supported; -S pauses before the first instruction",

@@ -1,6 +1,7 @@
 import CX86
 import DeviceModel
 import Host
+import Synchronization
 
 /// What the software CPU writes to the log of `-d`. All on slow paths; each costs one relaxed load when nothing is logged.
 extension Core {
@@ -11,13 +12,31 @@ extension Core {
       + hex(rip)
   }
 
-  /// `int`: an exception or a software interrupt is delivered.
+  /// `int`: an interrupt or exception is delivered, with the registers before it.
   @inline(never)
   func logEvent(_ vector: UInt8, code: UInt32?, _ kind: EventKind) {
-    let error = code.map { " e=\(hex(UInt64($0)))" } ?? ""
-    let address = vector == ExceptionVector.pageFault ? " cr2=\(hex(cr2))" : ""
-    Log.write(.interrupts, "v=\(hex(UInt64(vector)))\(error) \(kind) \(place)\(address)")
+    func hex(_ value: UInt64, _ digits: Int) -> String { TranslationLog.hex(value, digits) }
+    let isSoftware = kind != .external && kind != .exception
+    // RIP is behind INT n already.
+    let rip = isSoftware ? environment.instructionStart : self.rip
+    var text = ""
+    if kind == .external { text = "Servicing hardware INT=0x\(hex(UInt64(vector), 2))\n" }
+    let count = String(Core.eventCount.wrappingAdd(1, ordering: .relaxed).oldValue)
+    text += String(repeating: " ", count: max(0, 6 - count.utf8.count)) + count
+    text += ": v=\(hex(UInt64(vector), 2)) e=\(hex(UInt64(code ?? 0), 4))"
+    text += " i=\(isSoftware ? 1 : 0) cpl=\(cpl)"
+    text += " IP=\(hex(UInt64(segment(Core.cs).selector), 4)):\(hex(rip, 16))"
+    text += " pc=\(hex((rip &+ segment(Core.cs).base) & linearMask, 16))"
+    text += " SP=\(hex(UInt64(segment(Core.ss).selector), 4)):\(hex(r64(4), 16))"
+    text +=
+      vector == ExceptionVector.pageFault
+      ? " CR2=\(hex(cr2, 16))\n" : " env->regs[R_EAX]=\(hex(r64(0), 16))\n"
+    text += logRegisters(withFloatingPoint: false)
+    Log.write(.interrupts, String(text.dropLast()))
   }
+
+  /// Events of the log so far, of all vCPUs.
+  private static let eventCount = Atomic<UInt64>(0)
 
   /// `mmu`: an access that the page tables do not allow.
   @inline(never)

@@ -16,8 +16,12 @@ import Synchronization
   let state: StateMemory
   var cpuid: CPUIDTable
   let apicID: APICID
-  /// Limits and forced modes of the translator.
-  let tuning: TranslatorTuning
+  /// Limits and forced modes of the translator. Only the vCPU's own thread changes it, between blocks.
+  var tuning: TranslatorTuning
+  /// The vCPU's index, for messages.
+  var index: UInt32 = 0
+  /// What the translator has done; other threads read it as it is.
+  let counters: UnsafeMutablePointer<TranslationCounters>
   var msrs = MSRFile()
 
   /// The address for CR2 of the page fault that is pending.
@@ -68,6 +72,9 @@ import Synchronization
     self.cpuid = cpuid
     self.apicID = apicID
     self.tuning = tuning
+    // SAFETY: freed in deinit.
+    unsafe counters = UnsafeMutablePointer<TranslationCounters>.allocate(capacity: 1)
+    unsafe counters.initialize(to: TranslationCounters())
     let leaf = cpuid.lookup(leaf: 0xD, subleaf: 0, apicID: 0)
     let xsaveLeaf = cpuid.lookup(leaf: 1, subleaf: 0, apicID: 0)
     let components = UInt64(leaf.eax) | UInt64(leaf.edx) << 32
@@ -94,6 +101,7 @@ import Synchronization
     unsafe scratch.deallocate()
     unsafe fetchBuffer.deallocate()
     unsafe slots.deallocate()
+    unsafe counters.deallocate()
   }
 
   var core: Core { unsafe Core(state.pointer, self) }
@@ -200,6 +208,7 @@ import Synchronization
     }
     if work.everything {
       copySlots()
+      if let limit = machine?.blockLimit { tuning.maximumInstructions = limit }
       core.flushTLB(includingGlobal: true)
       blocks.reset()
       return

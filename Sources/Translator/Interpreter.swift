@@ -28,7 +28,9 @@ extension Core {
         if slowMode != 0 || shadow != 0 {
           flow = try step()
         } else if let block = unsafe try lookup() {
-          flow = unsafe try executeBlocks(block, single: false)
+          let traces = TranslationLog.traces
+          if traces { logExecution() }
+          flow = unsafe try executeBlocks(block, single: traces)
         } else {
           flow = try step()
         }
@@ -84,6 +86,7 @@ extension Core {
       }
     }
     let block = unsafe try decodeOne(linear)
+    if TranslationLog.traces { logExecution() }
     let oldShadow = shadow
     let traps = eflags & EFLAGS.tf != 0
     let clearsRF = eflags & EFLAGS.rf != 0
@@ -134,6 +137,10 @@ extension Core {
     }
     // What does not fit below the limit: #GP, or #SS never: fetches use CS.
     if result == .truncated { throw fault(ExceptionVector.generalProtection, 0) }
+    if TranslationLog.logsGuestCode {
+      let code = unsafe UnsafeRawBufferPointer(start: buffer, count: Int(out.pointee.length))
+      unsafe TranslationLog.logGuestCode(code, at: linear, codeSize: codeSize)
+    }
     unsafe completeVector(out)
     unsafe BlockCache.end(out + 1)
     unsafe scratch.pointee.length = UInt32(out.pointee.length)
@@ -206,7 +213,9 @@ extension Core {
     var offset = Int(physical & Core.pageMask)
     let start = offset
     var count = 0
-    while count < BlockCache.maximumInstructions && offset < 4096 {
+    let limit = min(
+      BlockCache.maximumInstructions, Int(environment.tuning.maximumInstructions))
+    while count < limit && offset < 4096 {
       let out = unsafe first + count
       let result = unsafe Decoder.decode(
         host + offset, available: 4096 - offset, codeSize: codeSize, into: out)
@@ -217,6 +226,11 @@ extension Core {
       if unsafe Core.endsBlock(out.pointee.handler) { break }
     }
     if count == 0 { return nil }
+    if TranslationLog.logsGuestCode {
+      let code = unsafe UnsafeRawBufferPointer(start: host + start, count: offset - start)
+      let linear = (rip &+ (unsafe window(Core.cs).pointee.base)) & linearMask
+      unsafe TranslationLog.logGuestCode(code, at: linear, codeSize: codeSize)
+    }
     return unsafe cache.add(
       physical: physical, length: UInt32(truncatingIfNeeded: offset - start), count: count,
       codeSize: codeSize)

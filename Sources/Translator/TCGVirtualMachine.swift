@@ -16,6 +16,8 @@ package final class TCGVirtualMachine: VirtualMachine {
   private let tscOffset: UInt64
   private let vcpus = Mutex<[TCGVCPU]>([])
   private let count = Atomic<Int>(0)
+  /// `singlestep on` of a monitor.
+  private let singleStepping = Atomic<Bool>(false)
 
   init(memory: GuestMemory, cpuid: CPUIDTable, cacheBytes: Int, tuning: TranslatorTuning) {
     self.memory = memory
@@ -38,6 +40,7 @@ package final class TCGVirtualMachine: VirtualMachine {
     let environment = CoreEnvironment(
       memory: memory, host: host, machine: self, blocks: blocks, state: state,
       cpuid: cpuid, apicID: apicID, tuning: tuning)
+    environment.index = id.rawValue
     let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset)
     let total = vcpus.withLock { list in
       list.append(vcpu)
@@ -51,19 +54,25 @@ package final class TCGVirtualMachine: VirtualMachine {
 
   /// The text of `info jit`. The counters are those of running vCPUs, read without stopping them.
   package var statistics: String? {
-    var text = "Decoded-instruction cache:\n"
-    for vcpu in vcpus.withLock({ $0 }) {
-      let blocks = vcpu.environment.blocks
-      text += "vCPU \(vcpu.id): blocks \(blocks.blockCount)"
-      text += ", instructions \(blocks.instructionsHeld)"
-      text += ", bytes \(blocks.usedBytes)"
-      text += ", decoded blocks \(blocks.decodedBlocks)"
-      text += ", invalidated blocks \(blocks.invalidations)"
-      text += ", flushes \(blocks.resets)"
-      text += ", executed about \(vcpu.environment.core.instructions)\n"
-    }
-    return text
+    TranslationReport.text(
+      vcpus.withLock({ $0 }).map { TranslationReport.VCPU($0.environment) },
+      codeCacheBytes: tuning.codeCacheBytes)
   }
+
+  // MARK: - Debugging
+
+  /// Most guest instructions of a block now.
+  var blockLimit: UInt32 { singleStepping.load(ordering: .relaxed) ? 1 : tuning.maximumInstructions }
+
+  package var isSingleStepping: Bool {
+    get { blockLimit == 1 }
+    set {
+      singleStepping.store(newValue, ordering: .relaxed)
+      invalidateEverything()
+    }
+  }
+
+  package func logChanged() { invalidateEverything() }
 
   // MARK: - News between vCPUs
 

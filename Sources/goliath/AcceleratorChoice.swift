@@ -19,7 +19,7 @@ struct AcceleratorChoice {
     let wanted = configuration.accelerators
     for (index, choice) in wanted.enumerated() {
       do throws(AcceleratorError) {
-        found = try AcceleratorChoice.open(choice)
+        found = try AcceleratorChoice.open(choice, cpus: configuration.smp.cpus)
         if index > 0 { Log.line("\(Log.programName): falling back to \(choice.name)") }
         break
       } catch {
@@ -54,7 +54,7 @@ struct AcceleratorChoice {
   }
 
   private static func open(
-    _ choice: AcceleratorConfiguration
+    _ choice: AcceleratorConfiguration, cpus: Int
   ) throws(AcceleratorError) -> (any Accelerator, CPUCapabilities) {
     switch choice {
     case .kvm(let options):
@@ -68,9 +68,30 @@ struct AcceleratorChoice {
       let supported = try KVMAccelerator.supportedCPUID()
       return (kvm, CPUCapabilities(kvmSupporting: supported, host: CPUIDTable.ofThisHost))
     case .tcg(let options):
-      let cache = options.codeCacheMiB.map { Int($0) << 20 }
-      return (TCGAccelerator(cacheBytes: cache), CPUCapabilities(tcgOn: .ofThisHost))
+      // Half of each vCPU's share is for decoded instructions, half for host code.
+      let share = options.codeCacheMiB.map { (Int($0) << 20) / (2 * max(cpus, 1)) }
+      let tuning = TranslatorTuning(options, codeCacheBytes: share)
+      let accelerator = TCGAccelerator(cacheBytes: share, tuning: tuning)
+      return (accelerator, CPUCapabilities(tcgOn: .ofThisHost))
     }
+  }
+}
+
+extension TranslatorTuning {
+  /// What `-accel tcg` asks for; `codeCacheBytes` is a vCPU's share of `tb-size`, nil for the default.
+  init(_ options: TCGConfiguration, codeCacheBytes share: Int?) {
+    self.init()
+    if let share { codeCacheBytes = share }
+    if let value = options.codeCacheBytes { codeCacheBytes = Int(value) }
+    if let value = options.translates { isEnabled = value }
+    if let value = options.threshold { threshold = value }
+    if let value = options.exactFlags { exactFlags = value }
+    if let value = options.maximumInstructions { maximumInstructions = value }
+    if options.oneInstructionPerBlock { maximumInstructions = 1 }
+    if let value = options.tlbEntries { tlbLimit = value }
+    if let value = options.flushEvery { flushEvery = value }
+    if let value = options.requestEvery { requestEvery = value }
+    if let value = options.seed { seed = value }
   }
 }
 

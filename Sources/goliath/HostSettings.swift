@@ -26,6 +26,7 @@ enum HostSettings {
 
   private static func openLog(_ log: LogConfiguration) throws(OptionError) {
     let items = log.items.compactMap { LogItems(name: $0) }
+    Log.addressRanges = log.ranges
     do {
       try Log.open(LogItems(items), file: log.file)
     } catch {

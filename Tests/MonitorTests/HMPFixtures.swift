@@ -108,7 +108,8 @@ final class PaperMachine: HMPMachine {
         place: .block("/rom@etc/acpi/tables"), size: 0x200000, name: "etc/acpi/tables"),
     ]
   }
-  var translatorStatistics: String? { nil }
+  var isSingleStepping = false
+  func logChanged() {}
 }
 
 /// A human monitor over a machine of paper and the commands of an empty machine.

@@ -46,6 +46,21 @@ extension MonitorCommands: @MainLoop MachineCommands {
     KvmInfo(enabled: try context.machine.acceleratorName == "kvm", present: true)
   }
 
+  package func xQueryJit() throws(QAPIError) -> HumanReadableText {
+    guard let text = try context.machine.acceleratorStatistics else {
+      throw QAPIError("JIT information is only available with accel=tcg")
+    }
+    return HumanReadableText(humanReadableText: text.hasSuffix("\n") ? text : text + "\n")
+  }
+
+  package func xQueryOpcount() throws(QAPIError) -> HumanReadableText {
+    guard try context.machine.acceleratorStatistics != nil else {
+      throw QAPIError("Opcode count information is only available with accel=tcg")
+    }
+    // What QEMU says without its profiler. The translator has no operations between guest and host instructions to count.
+    return HumanReadableText(humanReadableText: "[TCG profiler not compiled]\n")
+  }
+
   package func queryCpuDefinitions() throws(QAPIError) -> [CpuDefinitionInfo] {
     CPUModel.definitions(try context.cpuCapabilities).map { model in
       CpuDefinitionInfo(

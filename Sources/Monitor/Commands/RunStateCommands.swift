@@ -8,7 +8,8 @@ package import QAPI
 extension MonitorCommands: @MainLoop RunStateCommands {
   package func queryStatus() throws(QAPIError) -> StatusInfo {
     let machine = try context.machine
-    return StatusInfo(running: machine.isRunning, singlestep: false, status: machine.state)
+    return StatusInfo(
+      running: machine.isRunning, singlestep: machine.isSingleStepping, status: machine.state)
   }
 
   package func setAction(

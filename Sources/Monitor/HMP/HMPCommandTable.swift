@@ -69,6 +69,16 @@ enum HMPCommandTable {
       try session.commands.quit()
       session.hasQuit = true
     },
+    HMPCommand(
+      "singlestep", "option:s?", "[on|off]",
+      help: "execute one guest instruction in each block of tcg (on), or as many as fit (off)"
+    ) { session, arguments in
+      switch arguments.text("option") ?? "on" {
+      case "on": session.machine.isSingleStepping = true
+      case "off": session.machine.isSingleStepping = false
+      case let word: session.print("unexpected option \(word)\n")
+      }
+    },
     HMPCommand("nmi", help: "send a non-maskable interrupt to the guest") {
       session, _ throws(QAPIError) in try session.commands.injectNmi()
     },

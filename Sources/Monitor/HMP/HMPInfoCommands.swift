@@ -27,10 +27,7 @@ extension HMPCommandTable {
       }
     },
     HMPCommand("jit", help: "show what the software CPU has done") { session, _ throws(QAPIError) in
-      guard let text = session.machine.translatorStatistics else {
-        throw QAPIError("JIT information is only available with accel=tcg")
-      }
-      session.print(text.hasSuffix("\n") ? text : text + "\n")
+      session.print(try session.commands.xQueryJit().humanReadableText)
     },
     HMPCommand("kvm", help: "show whether KVM is used") { session, _ throws(QAPIError) in
       let info = try session.commands.queryKvm()
@@ -63,6 +60,10 @@ extension HMPCommandTable {
     },
     HMPCommand("name", help: "show the guest's name") { session, _ throws(QAPIError) in
       if let name = try session.commands.queryName().name { session.print("\(name)\n") }
+    },
+    HMPCommand("opcount", help: "show how often the translator's operations were made") {
+      session, _ throws(QAPIError) in
+      session.print(try session.commands.xQueryOpcount().humanReadableText)
     },
     HMPCommand("pic", help: "show the interrupt controllers") { session, _ in
       for controller in session.machine.interruptControllers {

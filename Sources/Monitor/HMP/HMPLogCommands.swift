@@ -26,6 +26,7 @@ extension HMPCommandTable {
         session.print("\(error.message)\n")
         return
       }
+      session.machine.logChanged()
       if !items.isEmpty { waitingLogFile = nil }
     },
     HMPCommand(

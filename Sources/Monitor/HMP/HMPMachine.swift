@@ -46,8 +46,11 @@ package protocol HMPMachine: AnyObject {
   /// Firmware images and other read-only data in the machine.
   var roms: [HMPROM] { get }
 
-  /// What the software CPU reports of itself, lines with `\n`; nil under another accelerator.
-  var translatorStatistics: String? { get }
+  /// `singlestep`: blocks of one instruction under `tcg`.
+  var isSingleStepping: Bool { get set }
+
+  /// What is logged has changed.
+  func logChanged()
 }
 
 /// The answer to `gpa2hva`.

@@ -187,13 +187,9 @@ extension HMPCommandTable {
   ) {
     let mode: Disassembler.Mode =
       state.map { RegisterText.isLong($0) ? .long : $0.cs.isBig ? .protected : .real } ?? .long
-    let disassembler: Disassembler
-    do throws(DisassemblerError) { disassembler = try Disassembler(mode) } catch {
-      session.print("\(error.message)\n")
-      return
-    }
+    let disassembler = Disassembler(mode)
+    if !disassembler.namesInstructions { session.print(Disassembler.missingLibrary + "\n") }
     var at = start
-    let digits = 8
     for _ in 0..<count {
       var bytes: [UInt8] = []
       for size in [15, 8, 4, 2, 1] where bytes.isEmpty { bytes = read(at, size) ?? [] }
@@ -202,21 +198,13 @@ extension HMPCommandTable {
         bytes += more
       }
       guard let line = disassembler.decode(bytes, at: at) else {
-        session.print("0x\(TextForm.hex(at, digits)): unable to read memory\n")
+        session.print("0x\(TextForm.hex(at, 8)): unable to read memory\n")
         return
       }
-      let shown = bytes.prefix(line.length).map { TextForm.hex($0, 2) }
-      var rest = shown[...]
-      var first = true
-      while !rest.isEmpty {
-        let part = rest.prefix(8)
-        rest = rest.dropFirst(8)
-        let hex = TextForm.left(part.joined(separator: " "), 23)
-        let text = first ? "  \(line.text)" : ""
-        session.print("0x\(TextForm.hex(at, digits)):  \(hex)\(text)\n")
-        at &+= UInt64(part.count)
-        first = false
+      for text in Disassembler.lines(of: bytes.prefix(line.length), line.text, at: at) {
+        session.print(text + "\n")
       }
+      at &+= UInt64(line.length)
     }
   }
 }

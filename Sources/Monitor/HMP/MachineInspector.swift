@@ -246,5 +246,10 @@ final class MachineInspector: HMPMachine {
     }
   }
 
-  var translatorStatistics: String? { machine.acceleratorStatistics }
+  var isSingleStepping: Bool {
+    get { machine.isSingleStepping }
+    set { machine.isSingleStepping = newValue }
+  }
+
+  func logChanged() { machine.logChanged() }
 }

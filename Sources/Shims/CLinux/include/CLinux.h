@@ -61,9 +61,13 @@ void goliath_terminal_restore(void);
 /// Sets a serial line: speed, data bits (5 to 8), parity ('N', 'E', 'O'), stop bits. 0 or -errno.
 int goliath_serial_set(int descriptor, int speed, int data_bits, int parity, int stop_bits);
 
-/// Finds a disassembler library. 0 or -1.
-int goliath_disassembler_open(void);
+#define GOLIATH_CAPSTONE 1
+#define GOLIATH_ZYDIS 2
 
-/// Disassembles one x86 instruction (`bits`: 16, 32, 64) as "mnemonic operands" in AT&T syntax. Its length, or 0.
-int goliath_disassemble(int bits, const unsigned char *code, uint64_t size, uint64_t address, char *text,
-                        uint64_t room);
+/// The disassembler libraries that this host has: GOLIATH_CAPSTONE and GOLIATH_ZYDIS or'ed, 0 for none. Looks once.
+int goliath_disassembler_libraries(void);
+
+/// Disassembles one x86 instruction (`bits`: 16, 32, 64) with `library` as "mnemonic operands" in that library's AT&T syntax.
+/// Its length, or 0.
+int goliath_disassemble(int library, int bits, const unsigned char *code, uint64_t size, uint64_t address,
+                        char *text, uint64_t room);
