@@ -18,7 +18,8 @@ enum AddressRanges {
     func fail(_ reason: String) -> OptionError { OptionError(.invalidValue, origin, reason) }
     // The first kind that occurs decides, in this order.
     guard
-      let (name, left, right) = split(text, at: "-") ?? split(text, at: "+") ?? split(text, at: "..")
+      let (name, left, right) = split(text, at: "-") ?? split(text, at: "+")
+        ?? split(text, at: "..")
     else { throw fail("Bad range specifier") }
     guard case .value(let first) = OptionText.number(left) else {
       throw fail("Invalid number to the left of \(name)\(right)")

@@ -311,7 +311,8 @@ enum OptionTable {
       "D", in: .process, "log to a file instead of stderr",
       .argument("FILE") { state, text, _ in state.configuration.log.file = text }),
     OptionDescriptor(
-      "dfilter", in: .process, "log guest code at these addresses only (in_asm, out_asm, exec, cpu)",
+      "dfilter", in: .process,
+      "log guest code at these addresses only (in_asm, out_asm, exec, cpu)",
       .argument("FIRST..LAST|START+LENGTH|LAST-LENGTH,...") {
         state, text, origin throws(OptionError) in
         state.configuration.log.ranges = try AddressRanges.parse(text, origin)

@@ -87,7 +87,8 @@ final class VCPUThread: Sendable {
   /// The state after a machine reset. Paused only. Throws `AcceleratorError`.
   func reset() throws(AcceleratorError) {
     if Log.isEnabled(.cpuReset), let state = try? vcpu.readState() {
-      Log.write(.cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.registerText(withFloatingPoint: true))
+      Log.write(
+        .cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.registerText(withFloatingPoint: true))
     }
     try vcpu.writeState(CPUState.reset(signature: signature))
     setActivity(isBoot ? .running : .waitingForStartup)
@@ -180,7 +181,8 @@ final class VCPUThread: Sendable {
     if events.contains(.initialize) {
       Log.write(.interrupts, "CPU \(vcpu.id): INIT")
       if let state = try? vcpu.readState() {
-        Log.write(.cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.registerText(withFloatingPoint: true))
+        Log.write(
+          .cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.registerText(withFloatingPoint: true))
         try? vcpu.writeState(state.initialized(signature: signature))
       }
       setActivity(isBoot ? .running : .waitingForStartup)

@@ -1,3 +1,4 @@
+import CPU
 import CX86
 import Host
 
@@ -76,7 +77,8 @@ extension Core {
     var text = ""
     if Log.isEnabled(.execution) {
       let host = String(UInt64(hostCode), radix: 16)
-      let place = "\(TranslationLog.hex(base, 16))/\(TranslationLog.hex((rip &+ base) & linearMask, 16))"
+      let place =
+        "\(TranslationLog.hex(base, 16))/\(TranslationLog.hex((rip &+ base) & linearMask, 16))"
       let mode = TranslationLog.hex(UInt64(modeFlags), 8)
       let flags = TranslationLog.hex(environment.tuning.maximumInstructions == 1 ? 1 : 0, 8)
       text = "Trace \(environment.index): 0x\(host) [\(place)/\(mode)/\(flags)] \n"

@@ -84,7 +84,9 @@ enum TranslationReport {
   }
 
   /// The rounded-down quotient; 0 for none.
-  private static func mean(_ sum: UInt64, _ count: UInt64) -> UInt64 { count == 0 ? 0 : sum / count }
+  private static func mean(_ sum: UInt64, _ count: UInt64) -> UInt64 {
+    count == 0 ? 0 : sum / count
+  }
 
   /// A quotient with one or two decimals.
   private static func fraction(_ sum: UInt64, _ count: UInt64, digits: Int = 1) -> String {
