@@ -19,6 +19,9 @@ enum ZydisText {
         mnemonic = "nop\(size)"
       }
     }
+    if mnemonic == "jmp" || mnemonic == "call", let target = operands.first, target.contains("%") {
+      operands[0] = "*" + target
+    }
     mnemonic = sized(mnemonic, operands, mode)
     let name = prefixes + mnemonic
     let padding = String(repeating: " ", count: max(0, 8 - name.utf8.count))

@@ -138,7 +138,11 @@ enum TCGOptions {
           throw OptionError(
             .invalidValue, entry.origin, "Invalid 'thread' setting \(entry.value)")
         }
-        tcg.takesTurns = entry.value == "single"
+        if entry.value == "single" {
+          throw OptionError(
+            .unsupported, entry.origin,
+            "'thread=single' is not supported: every vCPU has a thread of its own")
+        }
       }
     }
     return tcg

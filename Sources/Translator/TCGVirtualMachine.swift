@@ -62,7 +62,9 @@ package final class TCGVirtualMachine: VirtualMachine {
   // MARK: - Debugging
 
   /// Most guest instructions of a block now.
-  var blockLimit: UInt32 { singleStepping.load(ordering: .relaxed) ? 1 : tuning.maximumInstructions }
+  var blockLimit: UInt32 {
+    singleStepping.load(ordering: .relaxed) ? 1 : tuning.maximumInstructions
+  }
 
   package var isSingleStepping: Bool {
     get { blockLimit == 1 }

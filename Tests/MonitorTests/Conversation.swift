@@ -39,6 +39,12 @@ final class RecordingHandlers: CommandHandlers {
   func systemWakeup() throws(QAPIError) {}
   func injectNmi() throws(QAPIError) {}
   func queryKvm() throws(QAPIError) -> KvmInfo { KvmInfo(enabled: false, present: true) }
+  func xQueryJit() throws(QAPIError) -> HumanReadableText {
+    HumanReadableText(humanReadableText: "")
+  }
+  func xQueryOpcount() throws(QAPIError) -> HumanReadableText {
+    HumanReadableText(humanReadableText: "")
+  }
   func memsave(val: Int, size: Int, filename: String, cpuIndex: Int?) throws(QAPIError) {}
   func pmemsave(val: Int, size: Int, filename: String) throws(QAPIError) {
     calls.append("pmemsave")

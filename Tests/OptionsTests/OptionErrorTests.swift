@@ -137,6 +137,30 @@ let refusals: [(line: String, sentence: String)] = [
   ("-machine accel=foo:bar", "-machine accel=foo:bar: invalid accelerator foo"),
   ("-machine accel=", "-machine accel=: no accelerator found"),
   ("-accel tcg,foo=1", "-accel tcg,foo=1: Property 'tcg-accel.foo' not found"),
+  ("-accel tcg,tb-size=abc", "-accel tcg,tb-size=abc: Parameter 'tb-size' expects uint64"),
+  ("-accel tcg,tb-size=1M", "-accel tcg,tb-size=1M: Parameter 'tb-size' expects uint64"),
+  ("-accel tcg,tb-size=-1", "-accel tcg,tb-size=-1: Parameter 'tb-size' expects uint32_t"),
+  (
+    "-accel tcg,tb-size=4294967296",
+    "-accel tcg,tb-size=4294967296: Parameter 'tb-size' expects uint32_t"
+  ),
+  (
+    "-accel tcg,split-wx=foo",
+    "-accel tcg,split-wx=foo: Parameter 'split-wx' expects 'on' or 'off'"
+  ),
+  (
+    "-accel tcg,x-max-insns=0",
+    "≠-accel tcg,x-max-insns=0: Parameter 'x-max-insns' expects a number from 1"
+  ),
+  (
+    "-accel tcg,x-tlb-entries=3",
+    "≠-accel tcg,x-tlb-entries=3: Parameter 'x-tlb-entries' expects a power of two or 0"
+  ),
+  ("-dfilter 0x1000", "-dfilter 0x1000: Bad range specifier"),
+  ("-dfilter 0x2000..0x1000", "-dfilter 0x2000..0x1000: Invalid range"),
+  ("-dfilter 0x1000+", "-dfilter 0x1000+: Invalid number to the right of +"),
+  ("-dfilter 0x1000...0x2000", "-dfilter 0x1000...0x2000: Invalid number to the right of .."),
+  ("-dfilter 0x1000-0x2000", "-dfilter 0x1000-0x2000: Invalid range"),
   ("-accel tcg,thread=foo", "-accel tcg,thread=foo: Invalid 'thread' setting foo"),
   (
     "-accel kvm,kernel-irqchip=foo",
@@ -260,7 +284,7 @@ let refusals: [(line: String, sentence: String)] = [
   ("-vga std", "≠-vga std: video card 'std' is not supported yet; use -vga none"),
   ("-readconfig nosuch", "-readconfig nosuch: Could not open 'nosuch': No such file or directory"),
   ("-echr foo", "≠-echr foo: Bad argument to echr"),
-  ("-d int,in_asm", "≠-d int,in_asm: log item 'in_asm' is not supported"),
+  ("-d int,op", "≠-d int,op: log item 'op' is not supported"),
   (
     "-overcommit cpu-pm=on",
     "≠-overcommit cpu-pm=on: cpu-pm=on is not supported: interrupt controllers are in user space and"

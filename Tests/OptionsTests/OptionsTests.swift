@@ -156,6 +156,21 @@ import Testing
     var tcg = TCGConfiguration()
     tcg.codeCacheMiB = 64
     #expect(several.accelerators == [.kvm(kvm), .tcg(tcg)])
+    var debugging = TCGConfiguration()
+    debugging.oneInstructionPerBlock = true
+    debugging.threshold = 1
+    debugging.exactFlags = true
+    debugging.tlbEntries = 16
+    debugging.translates = false
+    debugging.seed = 1 << 40
+    #expect(
+      try configuration(
+        "-accel tcg,one-insn-per-tb=on,x-threshold=1,x-exact-flags=on,x-tlb-entries=16"
+          + ",x-translate=off,x-seed=0x10000000000"
+      ).accelerators == [.tcg(debugging)])
+    var stepping = TCGConfiguration()
+    stepping.oneInstructionPerBlock = true
+    #expect(try configuration("-singlestep -accel tcg").accelerators == [.tcg(stepping)])
     #expect(
       try configuration("-machine accel=tcg -enable-kvm").accelerators.map(\.name) == ["kvm"])
     #expect(try configuration("-accel hax -accel tcg").accelerators.map(\.name) == ["tcg"])
@@ -215,6 +230,10 @@ import Testing
     #expect(it.boot.dataDirectories == ["/a", "/b"])
     #expect(it.boot.firmware == "f")
     #expect((it.log.file, it.log.items) == ("log", ["int", "cpu_reset"]))
+    #expect(
+      try configuration("-dfilter 0x1000..0x1FFF,0x3000+0x10,4096-0x10").log.ranges == [
+        0x1000...0x1FFF, 0x3000...0x300F, 0xFF1...0x1000,
+      ])
     #expect(it.onlyMigratable)
     #expect(it.escapeCharacter == 0x14)
     #expect(it.overcommit.lockMemory)

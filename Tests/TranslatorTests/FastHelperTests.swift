@@ -290,7 +290,9 @@ import Translator
       Issue.record(
         """
         seed \(seed), case \(number), \(test.kind), user \(test.isUser): \(slow.exit) \(fast.exit)
-        \(slow.derived)\n\(fast.derived)\nmemory \(place)\n\(slow.state.logText)\n\(fast.state.logText)
+        \(slow.derived)\n\(fast.derived)\nmemory \(place)
+        \(slow.state.registerText(withFloatingPoint: false))
+        \(fast.state.registerText(withFloatingPoint: false))
         """)
       return
     }
