@@ -104,6 +104,10 @@ let package = Package(
       name: "InterpreterBenchmark", dependencies: ["Translator", "CPU", "DeviceModel", "Shm"],
       path: "Benchmarks/interpreter",
       swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")]),
+    .executableTarget(
+      name: "DecoderBenchmark", dependencies: ["Translator", "CX86"], path: "Benchmarks/decoder",
+      exclude: ["kernel-text.py"],
+      swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")]),
 
     // Tests.
     .target(

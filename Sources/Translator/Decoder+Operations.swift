@@ -2,8 +2,9 @@ import CX86
 
 /// From a decoded instruction to the piece of the interpreter that executes it.
 extension Decoder {
-  private static func at(_ first: Operation, _ number: UInt8) -> Operation {
-    Operation(rawValue: first.rawValue &+ number) ?? .undefined
+  @inline(__always) private static func at(_ first: Operation, _ number: UInt8) -> Operation {
+    // SAFETY: a group of at least eight (jumps: sixteen) cases without gaps begins at `first`, and `number` is below that.
+    unsafe unsafeBitCast(unsafeBitCast(first, to: UInt8.self) &+ number, to: Operation.self)
   }
 
   @inline(__always) private static func isRegister(_ i: X86Instruction) -> Bool { i.modrm >= 0xC0 }
@@ -167,7 +168,7 @@ extension Decoder {
     let size = i.operandSize
     switch i.opcode {
     case 0x00: return sub < 6 ? .group6 : .undefined
-    case 0x01: return group7Operation(i, sub)
+    case 0x01: return group7Operation(&i, sub)
     case 0x02: return .lar
     case 0x03: return .lsl
     case 0x05: return .syscall
@@ -191,7 +192,7 @@ extension Decoder {
     case 0x35: return .sysexit
     case 0x40...0x4F: return .cmov
     case 0x80...0x8F:
-      return Operation(rawValue: Operation.jo.rawValue &+ (i.opcode & 15)) ?? .undefined
+      return at(.jo, i.opcode & 15)
     case 0x90...0x9F: return .setcc
     case 0xA0, 0xA8: return .pushSegment
     case 0xA1, 0xA9: return .popSegment
@@ -199,7 +200,7 @@ extension Decoder {
     case 0xA3, 0xAB, 0xB3, 0xBB: return .bitTest
     case 0xA4, 0xA5: return .shld
     case 0xAC, 0xAD: return .shrd
-    case 0xAE: return group15Operation(i, sub)
+    case 0xAE: return group15Operation(&i, sub)
     case 0xAF: return .imul
     case 0xB0, 0xB1: return .compareExchange
     case 0xB2, 0xB4, 0xB5: return register ? .undefined : .loadFarPointer
@@ -226,7 +227,7 @@ extension Decoder {
     }
   }
 
-  private static func group7Operation(_ i: X86Instruction, _ sub: UInt8) -> Operation {
+  private static func group7Operation(_ i: inout X86Instruction, _ sub: UInt8) -> Operation {
     if !isRegister(i) { return sub == 5 ? .undefined : .group7 }
     switch i.modrm {
     case 0xC8: return i.pp == 0 ? .monitor : .undefined
@@ -242,7 +243,7 @@ extension Decoder {
     }
   }
 
-  private static func group15Operation(_ i: X86Instruction, _ sub: UInt8) -> Operation {
+  private static func group15Operation(_ i: inout X86Instruction, _ sub: UInt8) -> Operation {
     if isRegister(i) {
       if i.pp == 2 { return sub < 4 && i.codeSize == 8 ? .fsgsbase : .undefined }
       return sub >= 5 && i.pp == 0 ? .fence : .undefined
@@ -254,7 +255,7 @@ extension Decoder {
     }
   }
 
-  static func map38Operation(_ i: X86Instruction) -> Operation {
+  static func map38Operation(_ i: inout X86Instruction) -> Operation {
     switch i.opcode {
     case 0x82: return i.pp == 1 && !isRegister(i) ? .invpcid : .undefined
     case 0xF0, 0xF1:
@@ -267,9 +268,7 @@ extension Decoder {
     }
   }
 
-  static func map3AOperation(_ i: X86Instruction) -> Operation { .vector }
-
-  static func vexOperation(_ i: X86Instruction) -> Operation {
+  static func vexOperation(_ i: inout X86Instruction) -> Operation {
     if i.map == 2 {
       switch i.opcode {
       case 0xF2: return i.pp == 0 && i.vexL == 0 ? .andn : .undefined

@@ -35,6 +35,8 @@ struct InstructionForm: OptionSet {
   static let undefined = InstructionForm(rawValue: 1 << 12)
   /// ModRM always names registers (moves to and from control and debug registers).
   static let registersOnly = InstructionForm(rawValue: 1 << 13)
+  /// Everything that follows ModRM and its displacement.
+  static let immediates = InstructionForm(rawValue: 0xFE)
   static let jump8: InstructionForm = [.imm8, .force64]
   static let jumpZ: InstructionForm = [.immZ, .force64]
 }
@@ -52,65 +54,83 @@ package enum Decoder {
     into out: UnsafeMutablePointer<X86Instruction>
   ) -> DecodeResult {
     // SAFETY: `out` is the caller's exclusive memory; `Cursor` checks every read against `available`.
-    var cursor = unsafe Cursor(bytes: bytes, available: available)
+    var cursor = unsafe Cursor(bytes: bytes, limit: min(available, maximumLength))
     unsafe out.pointee = X86Instruction()
     unsafe out.pointee.codeSize = codeSize
     unsafe out.pointee.base = UInt8(X86_REGISTER_NONE)
     unsafe out.pointee.index = UInt8(X86_REGISTER_NONE)
     unsafe decodeParts(&cursor, codeSize: codeSize, &out.pointee)
-    if cursor.truncated { return .truncated }
-    unsafe out.pointee.length = UInt8(truncatingIfNeeded: cursor.position)
-    if cursor.overlong {
+    if cursor.isFailed {
+      if available < maximumLength { return .truncated }
       unsafe out.pointee.handler = Operation.overlong.rawValue
-      unsafe out.pointee.length = UInt8(maximumLength)
+      cursor.position = maximumLength
     }
-    let length = unsafe Int(out.pointee.length)
+    unsafe out.pointee.length = UInt8(truncatingIfNeeded: cursor.position)
     unsafe withUnsafeMutableBytes(of: &out.pointee.bytes) { raw in
-      for index in 0..<length { unsafe raw[index] = bytes[index] }
+      if available >= maximumLength {
+        // All 15 at once, in two overlapping pieces.
+        // SAFETY: both reads end within `available`.
+        let source = unsafe UnsafeRawPointer(bytes)
+        let low = unsafe source.loadUnaligned(as: UInt64.self)
+        let high = unsafe source.loadUnaligned(fromByteOffset: 7, as: UInt64.self)
+        unsafe raw.storeBytes(of: low, as: UInt64.self)
+        unsafe raw.storeBytes(of: high, toByteOffset: 7, as: UInt64.self)
+      } else {
+        for index in 0..<cursor.position { unsafe raw[index] = bytes[index] }
+      }
     }
     return .done
   }
 
-  /// Reads bytes in order; past the end it yields zeros and remembers that.
+  /// Reads bytes in order; past the limit it yields zeros and remembers that.
   @safe struct Cursor {
     let bytes: UnsafePointer<UInt8>
-    let available: Int
+    /// At most 15: the end of what may be read, or the longest instruction.
+    let limit: Int
     var position = 0
-    var truncated = false
-    var overlong = false
-
-    @inline(__always) var isFailed: Bool { truncated || overlong }
+    var isFailed = false
 
     @inline(__always) mutating func next() -> UInt8 {
-      if position >= Decoder.maximumLength {
-        overlong = true
+      if position >= limit {
+        isFailed = true
         return 0
       }
-      if position >= available {
-        truncated = true
-        return 0
-      }
-      // SAFETY: position < available.
+      // SAFETY: position < limit.
       let byte = unsafe bytes[position]
       position &+= 1
       return byte
     }
-    @inline(__always) mutating func next16() -> UInt16 {
-      let low = UInt16(next())
-      return low | UInt16(next()) &<< 8
+    @inline(__always) private mutating func number<T: FixedWidthInteger & BitwiseCopyable>(
+      _ type: T.Type
+    ) -> T {
+      if position &+ MemoryLayout<T>.size > limit {
+        isFailed = true
+        return 0
+      }
+      // SAFETY: position + size <= limit.
+      let value = unsafe UnsafeRawPointer(bytes + position).loadUnaligned(as: T.self)
+      position &+= MemoryLayout<T>.size
+      return value
     }
-    @inline(__always) mutating func next32() -> UInt32 {
-      let low = UInt32(next16())
-      return low | UInt32(next16()) &<< 16
-    }
-    @inline(__always) mutating func next64() -> UInt64 {
-      let low = UInt64(next32())
-      return low | UInt64(next32()) &<< 32
-    }
+    @inline(__always) mutating func next16() -> UInt16 { number(UInt16.self) }
+    @inline(__always) mutating func next32() -> UInt32 { number(UInt32.self) }
+    @inline(__always) mutating func next64() -> UInt64 { number(UInt64.self) }
     @inline(__always) func peek() -> UInt8? {
-      // SAFETY: checked against `available`.
-      position < available && position < Decoder.maximumLength ? unsafe bytes[position] : nil
+      // SAFETY: checked against `limit`.
+      position < limit ? unsafe bytes[position] : nil
     }
+  }
+
+  /// Whether a byte is a prefix; REX, in 64-bit mode, among them.
+  @inline(__always) private static func isPrefix(_ byte: UInt8, long: Bool) -> Bool {
+    let bits: UInt64
+    switch byte &>> 6 {
+    case 0: bits = 0x4040_4040_0000_0000
+    case 1: bits = long ? 0xF0_0000_FFFF : 0xF0_0000_0000
+    case 2: bits = 0
+    default: bits = 0xD_0000_0000_0000
+    }
+    return bits &>> UInt64(byte & 63) & 1 != 0
   }
 
   private static func decodeParts(
@@ -123,9 +143,14 @@ package enum Decoder {
     let long = codeSize == 8
 
     // Prefixes in any order; REX counts only right before the opcode.
-    scan: while true {
+    while true {
       opcode = cursor.next()
-      if cursor.isFailed { return }
+      if !isPrefix(opcode, long: long) { break }
+      if long && opcode & 0xF0 == 0x40 {
+        rex = opcode
+        continue
+      }
+      rex = 0
       switch opcode {
       case 0x26: if !long { segment = 0 } else { segment = segment < 4 ? 0xFF : segment }
       case 0x2E: if !long { segment = 1 } else { segment = segment < 4 ? 0xFF : segment }
@@ -137,14 +162,10 @@ package enum Decoder {
       case 0x67: prefixes |= UInt8(X86_PREFIX_67)
       case 0xF0: prefixes |= UInt8(X86_PREFIX_LOCK)
       case 0xF2: prefixes = prefixes & ~UInt8(X86_PREFIX_F3) | UInt8(X86_PREFIX_F2)
-      case 0xF3: prefixes = prefixes & ~UInt8(X86_PREFIX_F2) | UInt8(X86_PREFIX_F3)
-      case 0x40...0x4F where long:
-        rex = opcode
-        continue scan
-      default: break scan
+      default: prefixes = prefixes & ~UInt8(X86_PREFIX_F2) | UInt8(X86_PREFIX_F3)
       }
-      rex = 0
     }
+    if cursor.isFailed { return }
 
     if segment != 0xFF { prefixes |= UInt8(X86_PREFIX_SEGMENT) }
     if rex != 0 { prefixes |= UInt8(X86_PREFIX_REX) }
@@ -225,7 +246,7 @@ package enum Decoder {
       if cursor.isFailed { return }
       i.modrm = modrm
       i.hasModRM = 1
-      if map == UInt8(X86_MAP_ONE) {
+      if map == UInt8(X86_MAP_ONE), opcode >= 0x8F {
         form.formUnion(groupForm(opcode, modrm))
       }
     }
@@ -266,7 +287,8 @@ package enum Decoder {
     if segment != 0xFF { i.segment = segment }
 
     // Immediates.
-    if form.contains(.imm8) {
+    if form.isDisjoint(with: .immediates) {
+    } else if form.contains(.imm8) {
       i.immediate = UInt64(bitPattern: Int64(Int8(bitPattern: cursor.next())))
       i.immediateSize = 1
     } else if form.contains(.immZ) {
@@ -310,16 +332,16 @@ package enum Decoder {
     }
     var operation = Operation.undefined
     if prefixes & UInt8(X86_PREFIX_VEX) != 0 {
-      operation = vexOperation(i)
+      operation = vexOperation(&i)
     } else {
       switch map {
       case UInt8(X86_MAP_ONE): operation = oneByteOperation(&i)
       case UInt8(X86_MAP_0F): operation = twoByteOperation(&i)
-      case UInt8(X86_MAP_0F38): operation = map38Operation(i)
-      default: operation = map3AOperation(i)
+      case UInt8(X86_MAP_0F38): operation = map38Operation(&i)
+      default: operation = .vector
       }
     }
-    if prefixes & UInt8(X86_PREFIX_LOCK) != 0 && !isLockable(i) { operation = .undefined }
+    if prefixes & UInt8(X86_PREFIX_LOCK) != 0 && !isLockable(&i) { operation = .undefined }
     i.handler = operation.rawValue
   }
 
@@ -372,7 +394,7 @@ package enum Decoder {
     }
   }
 
-  private static func decodeAddress(
+  @inline(__always) private static func decodeAddress(
     _ cursor: inout Cursor, long: Bool, _ i: inout X86Instruction
   ) {
     let none = UInt8(X86_REGISTER_NONE)
@@ -405,7 +427,7 @@ package enum Decoder {
   }
 
   /// Whether LOCK is allowed (SDM vol. 2A, LOCK): read-modify-write instructions with a memory destination.
-  private static func isLockable(_ i: X86Instruction) -> Bool {
+  private static func isLockable(_ i: inout X86Instruction) -> Bool {
     if i.hasModRM == 0 || i.modrm >= 0xC0 { return false }
     let sub = i.modrm &>> 3 & 7
     if i.map == UInt8(X86_MAP_ONE) {

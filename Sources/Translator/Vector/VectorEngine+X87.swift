@@ -48,15 +48,14 @@ extension VectorEngine {
       }
     }
     i.vectorEntry = Entry(.x87, feature: GuestFeature.fpu, flags: flags).bits
+    let encoding = EncodingClass(x87: i.opcode, modrm: i.modrm)
+    return StubArena.shared.executes(encoding) { stubCode(i) }
+  }
+
+  static func x87Key(_ i: X86Instruction) -> StubKey {
     var key = StubKey(i, vex: false, prefix: isNarrowEnvironment(i) ? 1 : 0, wide: false)
     key.value = key.value & ~(0xF << 20) | UInt64(i.modrm) << 40 | 1 << 63
-    let opcode = i.opcode
-    let modrm = i.modrm
-    let narrow = isNarrowEnvironment(i)
-    i.vectorPointer = StubArena.shared.stub(key) {
-      StubEmitter.x87(opcode: opcode, modrm: modrm, narrow: narrow)
-    }
-    return i.vectorPointer != StubArena.undefined
+    return key
   }
 
   /// FOP, FIP and FDP with their selectors: where the last x87 instruction that can raise an exception stood.

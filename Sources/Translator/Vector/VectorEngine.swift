@@ -91,15 +91,16 @@ package enum VectorEngine {
       // The fourth bit of a register number does not exist outside 64-bit mode.
       i.vexV &= 7
     }
-    guard let form = form(&i, vex) else { return false }
+    guard
+      let form = VectorTable.shared.form(vex: vex, map: i.map, opcode: i.opcode, prefix: i.pp)
+    else { return false }
     // Wide AES and carry-less multiplication are features that we do not offer.
     if vex, i.vexL != 0, form.feature == GuestFeature.aes || form.feature == GuestFeature.pclmul {
       return false
     }
     let memory = i.hasModRM != 0 && i.modrm < 0xC0
     if memory ? form[.registerOnly] : form[.memoryOnly] { return false }
-    var wide = i.vexW != 0
-    if i.codeSize != 8, form.reg == .general || form.rm == .general { wide = false }
+    let wide = isWide(i, form)
     if i.codeSize != 8, form[.fourthRegister] { i.immediate &= ~0x80 }
     let length: UInt16 = vex && i.vexL != 0 ? 32 : 16
     if memory {
@@ -132,15 +133,9 @@ package enum VectorEngine {
     if form[.explicitLengths] { flags |= Entry.explicitLengths }
     if form[.resultECX] { flags |= Entry.resultECX }
     i.vectorEntry = Entry(kind, feature: form.feature, flags: flags).bits
-    let prefix = i.pp
-    let key = StubKey(i, vex: vex, prefix: prefix, wide: wide)
-    i.vectorPointer = StubArena.shared.stub(key) { StubEmitter.vector(key, form) }
-    return i.vectorPointer != StubArena.undefined
-  }
-
-  /// The table's form, if there is one.
-  private static func form(_ i: inout X86Instruction, _ vex: Bool) -> VectorForm? {
-    VectorTable.shared.form(vex: vex, map: i.map, opcode: i.opcode, prefix: i.pp)
+    let encoding = EncodingClass(
+      i, vex: vex, wide: wide, memory: memory, isGroup: form[.shiftGroup])
+    return StubArena.shared.executes(encoding) { stubCode(i) }
   }
 
   // MARK: - Before the memory operand
@@ -246,32 +241,54 @@ package enum VectorEngine {
     return result
   }
 
-  /// Runs the stub; makes one in the common slot when the arena had no room for it.
+  /// Runs the stub, which is made when the instruction is executed for the first time: translated code needs none.
   @inline(__always) static func run(
     _ s: UnsafeMutablePointer<X86State>, _ i: UnsafePointer<X86Instruction>,
     _ memory: UnsafeMutableRawPointer?
   ) -> UInt8 {
     let stub = unsafe i.pointee.vectorPointer
     if stub != 0 { return unsafe x86_native_run(s, stub, memory) }
-    return unsafe runUncached(s, i, memory)
+    return unsafe runFirst(s, i, memory)
   }
 
-  @inline(never) private static func runUncached(
+  /// Makes the stub, in the common slot when the arena has no room for it.
+  @inline(never) private static func runFirst(
     _ s: UnsafeMutablePointer<X86State>, _ i: UnsafePointer<X86Instruction>,
     _ memory: UnsafeMutableRawPointer?
   ) -> UInt8 {
-    var copy = unsafe i.pointee
-    let code: [UInt8]
-    if copy.map == 0 {
-      code = StubEmitter.x87(
-        opcode: copy.opcode, modrm: copy.modrm, narrow: isNarrowEnvironment(copy))
-    } else {
-      let vex = copy.prefixes & UInt8(X86_PREFIX_VEX) != 0
-      guard let form = form(&copy, vex) else { return undefined }
-      var wide = copy.vexW != 0
-      if copy.codeSize != 8, form.reg == .general || form.rm == .general { wide = false }
-      code = StubEmitter.vector(StubKey(copy, vex: vex, prefix: copy.pp, wide: wide), form)
+    let key = unsafe stubKey(i.pointee)
+    let stub = StubArena.shared.stub(key) { unsafe stubCode(i.pointee) }
+    if stub != 0 {
+      // SAFETY: decoded instructions belong to the vCPU that executes them.
+      unsafe UnsafeMutablePointer(mutating: i).pointee.vectorPointer = stub
+      return unsafe x86_native_run(s, stub, memory)
     }
+    let code = unsafe stubCode(i.pointee)
     return StubArena.shared.runUncached(code) { unsafe x86_native_run(s, $0, memory) }
+  }
+
+  private static func stubKey(_ i: X86Instruction) -> StubKey {
+    if i.map == 0 { return x87Key(i) }
+    let vex = i.prefixes & UInt8(X86_PREFIX_VEX) != 0
+    let form = VectorTable.shared.form(vex: vex, map: i.map, opcode: i.opcode, prefix: i.pp)
+    return StubKey(i, vex: vex, prefix: i.pp, wide: isWide(i, form ?? VectorForm(bits: 0)))
+  }
+
+  /// REX.W and VEX.W mean nothing for general registers outside 64-bit mode.
+  @inline(__always) private static func isWide(
+    _ i: borrowing X86Instruction, _ form: VectorForm
+  ) -> Bool {
+    if i.codeSize != 8, form.reg == .general || form.rm == .general { return false }
+    return i.vexW != 0
+  }
+
+  static func stubCode(_ i: X86Instruction) -> [UInt8] {
+    if i.map == 0 {
+      let narrow = isNarrowEnvironment(i)
+      return StubEmitter.x87(opcode: i.opcode, modrm: i.modrm, narrow: narrow)
+    }
+    let vex = i.prefixes & UInt8(X86_PREFIX_VEX) != 0
+    let form = VectorTable.shared.form(vex: vex, map: i.map, opcode: i.opcode, prefix: i.pp)
+    return StubEmitter.vector(stubKey(i), form ?? VectorForm(bits: 0))
   }
 }

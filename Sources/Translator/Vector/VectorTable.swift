@@ -64,25 +64,31 @@ struct VectorForm {
 }
 
 /// Lookup by opcode map, opcode and mandatory prefix, for legacy and VEX encodings.
-struct VectorTable: Sendable {
+@safe struct VectorTable: Sendable {
+  // SAFETY (whole file): `count` words, written in init only and never freed; indices are masked or checked to be below that.
   /// Index: VEX 1024 * 3, map - 1, opcode, prefix.
-  private var forms: [UInt32]
+  nonisolated(unsafe) private let forms: UnsafeMutablePointer<UInt32>
+  private static let count = 6144
 
   static let shared = VectorTable()
 
   /// Nil: no such instruction (or not one of the table's).
+  @inline(__always)
   func form(vex: Bool, map: UInt8, opcode: UInt8, prefix: UInt8) -> VectorForm? {
     guard map >= 1, map <= 3, prefix < 4 else { return nil }
-    let bits = forms[Self.index(vex: vex, map: map, opcode: opcode, prefix: prefix)]
+    let bits = unsafe forms[Self.index(vex: vex, map: map, opcode: opcode, prefix: prefix)]
     return bits >> VectorForm.Flag.valid.rawValue == 0 ? nil : VectorForm(bits: bits)
   }
 
-  private static func index(vex: Bool, map: UInt8, opcode: UInt8, prefix: UInt8) -> Int {
-    ((vex ? 3072 : 0) + Int(map - 1) * 1024) + Int(opcode) * 4 + Int(prefix)
+  @inline(__always) private static func index(vex: Bool, map: UInt8, opcode: UInt8, prefix: UInt8)
+    -> Int
+  {
+    (vex ? 3072 : 0) &+ Int(map &- 1) &* 1024 &+ Int(opcode) &* 4 &+ Int(prefix)
   }
 
   private init() {
-    forms = [UInt32](repeating: 0, count: 6144)
+    unsafe forms = UnsafeMutablePointer<UInt32>.allocate(capacity: Self.count)
+    unsafe forms.initialize(repeating: 0, count: Self.count)
     var map: UInt8 = 1
     for line in Self.rows.split(separator: "\n") {
       let fields = line.split(separator: " ").map(String.init)
@@ -96,7 +102,7 @@ struct VectorTable: Sendable {
 
   /// Opcodes, prefixes (0 none, 1 66, 2 F3, 3 F2), reg and rm operands, memory size, flags, feature of the legacy form,
   /// feature of the VEX form.
-  private mutating func add(map: UInt8, _ fields: [String]) {
+  private func add(map: UInt8, _ fields: [String]) {
     var bits: UInt32 = 1 << VectorForm.Flag.valid.rawValue
     let operands: [Character: UInt32] = ["-": 0, "V": 1, "G": 2, "P": 3]
     let letters = Array(fields[2])
@@ -121,13 +127,13 @@ struct VectorTable: Sendable {
     for opcode in Self.opcodes(fields[0]) {
       for prefix in fields[1].compactMap(\.wholeNumberValue).map({ UInt8($0) }) {
         if let legacy = Self.feature(fields[5], prefix) {
-          forms[Self.index(vex: false, map: map, opcode: opcode, prefix: prefix)] =
+          unsafe forms[Self.index(vex: false, map: map, opcode: opcode, prefix: prefix)] =
             bits | legacy << 24
         }
         if let vex = Self.feature(fields[6], prefix) {
           let wide: UInt32 =
             fields[6] == "avxi" ? 1 << VectorForm.Flag.wideIsAVX2.rawValue : 0
-          forms[Self.index(vex: true, map: map, opcode: opcode, prefix: prefix)] =
+          unsafe forms[Self.index(vex: true, map: map, opcode: opcode, prefix: prefix)] =
             bits | vex << 24 | wide
         }
       }

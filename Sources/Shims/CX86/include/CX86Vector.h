@@ -48,6 +48,21 @@ int x86_native_install(const void *_Nonnull start, size_t size);
 /// instruction raised natively: 6, 13 or 19.
 uint8_t x86_native_run(void *_Nonnull state, uint64_t stub, void *_Nullable memory);
 
+/// A word that other threads publish once what it names is complete.
+static inline uint64_t x86_word_load(uint64_t address) {
+  return __atomic_load_n((const uint64_t *)address, __ATOMIC_ACQUIRE);
+}
+static inline void x86_word_store(uint64_t address, uint64_t value) {
+  __atomic_store_n((uint64_t *)address, value, __ATOMIC_RELEASE);
+}
+/// A byte that stands for itself alone.
+static inline uint8_t x86_byte_load(uint64_t address) {
+  return __atomic_load_n((const uint8_t *)address, __ATOMIC_RELAXED);
+}
+static inline void x86_byte_store(uint64_t address, uint8_t value) {
+  __atomic_store_n((uint8_t *)address, value, __ATOMIC_RELAXED);
+}
+
 /// Makes code that was written through another mapping certain to be seen: CPUID serialises.
 void x86_serialize(void);
 
