@@ -59,7 +59,11 @@ package enum Decoder {
     unsafe out.pointee.codeSize = codeSize
     unsafe out.pointee.base = UInt8(X86_REGISTER_NONE)
     unsafe out.pointee.index = UInt8(X86_REGISTER_NONE)
-    unsafe decodeParts(&cursor, codeSize: codeSize, &out.pointee)
+    if codeSize == 8 {
+      unsafe decodeParts(&cursor, codeSize: 8, &out.pointee)
+    } else {
+      unsafe decodeParts(&cursor, codeSize: codeSize, &out.pointee)
+    }
     if cursor.isFailed {
       if available < maximumLength { return .truncated }
       unsafe out.pointee.handler = Operation.overlong.rawValue
@@ -121,18 +125,13 @@ package enum Decoder {
     }
   }
 
-  /// Whether a byte is a prefix; REX, in 64-bit mode, among them.
-  @inline(__always) private static func isPrefix(_ byte: UInt8, long: Bool) -> Bool {
-    let bits: UInt64
-    switch byte &>> 6 {
-    case 0: bits = 0x4040_4040_0000_0000
-    case 1: bits = long ? 0xF0_0000_FFFF : 0xF0_0000_0000
-    case 2: bits = 0
-    default: bits = 0xD_0000_0000_0000
-    }
-    return bits &>> UInt64(byte & 63) & 1 != 0
+  /// Whether a byte is a prefix, REX aside: 26 2E 36 3E, 64 to 67, F0 F2, F3.
+  @inline(__always) private static func isPrefix(_ byte: UInt8) -> Bool {
+    byte & 0xE7 == 0x26 || byte & 0xFC == 0x64 || byte & 0xFD == 0xF0 || byte == 0xF3
   }
 
+  /// Inlined twice, so that 64-bit mode has a copy without questions about the mode.
+  @inline(__always)
   private static func decodeParts(
     _ cursor: inout Cursor, codeSize: UInt8, _ i: inout X86Instruction
   ) {
@@ -145,11 +144,11 @@ package enum Decoder {
     // Prefixes in any order; REX counts only right before the opcode.
     while true {
       opcode = cursor.next()
-      if !isPrefix(opcode, long: long) { break }
       if long && opcode & 0xF0 == 0x40 {
         rex = opcode
         continue
       }
+      if !isPrefix(opcode) { break }
       rex = 0
       switch opcode {
       case 0x26: if !long { segment = 0 } else { segment = segment < 4 ? 0xFF : segment }

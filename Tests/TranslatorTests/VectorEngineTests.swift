@@ -231,3 +231,43 @@ private let fld1: [UInt8] = [0xD9, 0xE8]
   ]
   for code in codes { #expect(bench.run(code) == 6) }
 }
+
+private func decoded(_ bytes: [UInt8]) -> (X86Instruction, isDefined: Bool) {
+  var i = X86Instruction()
+  let padded = bytes + [UInt8](repeating: 0x90, count: 16)
+  let result = Decoder.decode(padded, available: 15, codeSize: 8, into: &i)
+  return (i, result == .done && VectorEngine.prepare(&i))
+}
+
+@Test func encodingsThatTheHostRefusesAreUndefinedAtDecode() {
+  // VMOVAPS names two registers: its vvvv must be 0 (1111 as it stands).
+  #expect(decoded([0xC5, 0xF8, 0x28, 0xC1]).isDefined)
+  #expect(!decoded([0xC5, 0xF0, 0x28, 0xC1]).isDefined)
+  #expect(!decoded([0xC5, 0xF0, 0x28, 0xE5]).isDefined)
+  #expect(!decoded([0xC5, 0xF0, 0x28, 0x06]).isDefined)
+  // VPSRLW by an immediate is extension 2 of its group, and 3 does not exist.
+  #expect(decoded([0xC5, 0xF1, 0x71, 0xD2, 1]).isDefined)
+  #expect(!decoded([0xC5, 0xF1, 0x71, 0xDA, 1]).isDefined)
+  #expect(decoded([0x66, 0x0F, 0x71, 0xD2, 1]).isDefined)
+  #expect(!decoded([0x66, 0x0F, 0x71, 0xDA, 1]).isDefined)
+  // D9 /1 with a register is FXCH, D9 D1 to D7 are nothing.
+  #expect(decoded([0xD9, 0xC9]).isDefined)
+  #expect(!decoded([0xD9, 0xD1]).isDefined)
+}
+
+@Test func stubsAreMadeAtFirstExecutionAndShared() {
+  let bench = Bench()
+  // PADDB XMM13,XMM11
+  let bytes: [UInt8] = [0x66, 0x45, 0x0F, 0xFC, 0xEB]
+  var first = decoded(bytes).0
+  #expect(first.vectorPointer == 0)
+  bench.setXMM(13, 0x0102, 0xFF)
+  bench.setXMM(11, 0x0101, 0x02)
+  #expect(VectorEngine.execute(bench.state, &first, nil) == 0)
+  #expect(first.vectorPointer != 0)
+  var second = decoded(bytes).0
+  #expect(VectorEngine.execute(bench.state, &second, nil) == 0)
+  #expect(second.vectorPointer == first.vectorPointer)
+  #expect(bench.xmm(13) == 0x0304)
+  #expect(bench.xmm(13, 1) == 0x03)
+}
