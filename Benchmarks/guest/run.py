@@ -50,6 +50,12 @@ def make():
     subprocess.run([root / "scripts/guest", build, here / "init", binary], check=True)
 
 
+def listed_programs():
+    """Group by name, in the order of the tables."""
+    lines = subprocess.check_output([binary, "--list"], text=True).splitlines()
+    return {name: group for name, group in map(str.split, lines) if group != "base"}
+
+
 class Failure(Exception):
     pass
 
@@ -95,7 +101,11 @@ class Guest:
         # Linux's clock number of another process's CPU time (clock_getcpuclockid): nanoseconds, all threads, ended ones too.
         self.clock = ~self.process.pid << 3 | 2
         self.pending = b""
-        self.wait_for("bench-ready", 400)
+        try:
+            self.wait_for("bench-ready", 400)
+        except Failure:
+            self.close()
+            raise
         self.boot = {"cpu": self.cpu(), "wall": time.perf_counter() - begin}
 
     def cpu(self):
@@ -182,8 +192,10 @@ class Guest:
 
 
 def command(arguments, engine, cpus):
-    program = {"tcg": [arguments.qemu, "-accel", "tcg" + arguments.tcg_options],
-               "goliath": [arguments.goliath, "-accel", "tcg" + arguments.goliath_options]}[engine]
+    if engine == "tcg":
+        program = [arguments.qemu, "-accel", "tcg" + arguments.tcg_options]
+    else:
+        program = [arguments.goliath, "-accel", "tcg" + arguments.goliath_options]
     return [*program, "-cpu", arguments.cpu, "-smp", str(cpus), "-m", "512", "-net", "none", "-nographic", "-no-reboot",
             "-kernel", build / "vmlinuz", "-initrd", build / "initrd.gz",
             "-append", "console=ttyS0 quiet panic=-1 bench=serve"]
@@ -347,8 +359,7 @@ def main():
     arguments = parser.parse_args()
 
     make()
-    listed = [line.split() for line in subprocess.check_output([binary, "--list"], text=True).splitlines()]
-    group_of = {name: group for name, group in listed if group != "base"}
+    group_of = listed_programs()
     if arguments.list:
         for name, group in group_of.items():
             print(f"{group:10}{name}")
