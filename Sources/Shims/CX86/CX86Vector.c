@@ -45,6 +45,11 @@ extern const char x86_native_abort[];
 
 static uintptr_t stubsStart, stubsSize;
 static __thread void *currentState;
+/// The vCPU whose translated code this thread runs.
+static __thread X86State *translatedState;
+extern const char x86_exit_fault[];
+
+void x86_translated_thread(void *state) { translatedState = state; }
 
 uint8_t x86_native_run(void *state, uint64_t stub, void *memory) {
   currentState = state;
@@ -57,6 +62,14 @@ static struct sigaction previous[sizeof signals / sizeof *signals];
 static void handle(int number, siginfo_t *info, void *opaque) {
   ucontext_t *context = opaque;
   greg_t *registers = context->uc_mcontext.gregs;
+  X86State *running = translatedState;
+  if (running &&
+      (uintptr_t)registers[REG_RIP] - running->translated.codeStart < running->translated.codeSize) {
+    // An instruction of the guest's that the host refuses: the interpreter finds out why.
+    running->translated.exitAddress = (uint64_t)registers[REG_RIP];
+    registers[REG_RIP] = (greg_t)x86_exit_fault;
+    return;
+  }
   if ((uintptr_t)registers[REG_RIP] - stubsStart < stubsSize) {
     char *state = currentState;
     uint8_t vector = number == SIGILL ? 6 : number == SIGFPE ? 19 : 13;

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "CX86Translated.h"
+
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wunused-function"
 
@@ -19,6 +21,8 @@
 //    12288  data TLBs: X86_TLB_CLASSES arrays of X86_TLB_ENTRIES
 //     then  instruction TLBs: X86_TLB_CLASSES arrays of X86_ITLB_ENTRIES
 //     then  fill logs of the data TLBs
+//     then  for translated code, by access class: tokens of the code pages that may be entered (X86_TOKENS of 4 bytes),
+//           targets of indirect jumps by the low 16 bits of the address (X86_JUMPS of 8 bytes)
 
 #define X86_STACK_BYTES 65536
 #define X86_XSAVE_OFFSET 4096
@@ -30,7 +34,9 @@
 enum {
   X86_ITLB_OFFSET = X86_TLB_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 32,
   X86_TLB_LOG_OFFSET = X86_ITLB_OFFSET + X86_TLB_CLASSES * X86_ITLB_ENTRIES * 32,
-  X86_STATE_BYTES = X86_TLB_LOG_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 2,
+  X86_TOKEN_OFFSET = X86_TLB_LOG_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 2,
+  X86_JUMP_OFFSET = X86_TOKEN_OFFSET + X86_TLB_CLASSES * X86_TOKENS * 4,
+  X86_STATE_BYTES = X86_JUMP_OFFSET + X86_TLB_CLASSES * X86_JUMPS * 8,
 };
 
 /// A segment register with its hidden part; `attributes` as in the VMX access rights (SDM vol. 3C, 25.4.1).
@@ -179,7 +185,11 @@ typedef struct {
   uint32_t slotCount;
   /// Entries that a data TLB holds before it is emptied; 0: as many as it has.
   uint32_t tlbLimit;
+  X86Translated translated;
 } X86State;
+
+/// The modes that decide whether and how vector instructions run: CR0.MP EM TS NE, CR4.OSFXSR OSXMMEXCPT OSXSAVE, XCR0.
+uint64_t x86_vector_mode(const X86State *_Nonnull s);
 
 _Static_assert(offsetof(X86State, zero) == 128, "layout");
 _Static_assert(offsetof(X86State, rip) == 136, "layout");
