@@ -202,6 +202,19 @@ enum {
   x86OffsetSegment = offsetof(X86State, segment),
   x86OffsetDR = offsetof(X86State, dr),
   x86OffsetPDPTE = offsetof(X86State, pdpte),
+  x86OffsetRequest = offsetof(X86State, request),
+  x86OffsetEFLAGS = offsetof(X86State, eflags),
+  x86OffsetSavedRAX = offsetof(X86State, translated.savedRAX),
+  x86OffsetSpill = offsetof(X86State, translated.spill),
+  x86OffsetVectorsLoaded = offsetof(X86State, translated.vectorsLoaded),
+  x86OffsetExitHost = offsetof(X86State, translated.exitHost),
+  x86OffsetExitMemory = offsetof(X86State, translated.exitMemory),
+  x86OffsetSlowRead = offsetof(X86State, translated.slowRead),
+  x86OffsetSlowWrite = offsetof(X86State, translated.slowWrite),
+  x86OffsetSlowLinearRead = offsetof(X86State, translated.slowLinearRead),
+  x86OffsetSlowLinearWrite = offsetof(X86State, translated.slowLinearWrite),
+  x86OffsetLoadVectors = offsetof(X86State, translated.loadVectors),
+  x86OffsetLoadX87 = offsetof(X86State, translated.loadX87),
 };
 
 #define X86_RAW_OF 0x0001
@@ -316,6 +329,7 @@ typedef struct {
 } X86Instruction;
 
 _Static_assert(sizeof(X86Instruction) == 80, "layout");
+enum { x86OffsetBytes = offsetof(X86Instruction, bytes) };
 
 // MARK: - Access from Swift
 
