@@ -9,7 +9,10 @@ import Glibc
   /// Bytes of all instructions.
   var length: UInt32
   var count: UInt32
+  /// 2, 4 or 8; with `BlockCache.alone` for a block of one instruction that the translator left to the interpreter.
   var codeSize: UInt8
+  /// Times that it was executed since it was decoded, until it is translated.
+  var heat: UInt32 = 0
   var hashNext: UnsafeMutablePointer<Block>?
   var pageNext: UnsafeMutablePointer<Block>?
 }
@@ -40,6 +43,8 @@ import Glibc
   static let pageHashSize = 1 << 12
   static let jumpSize = 1 << 12
   static let maximumInstructions = 64
+  /// In a block's `codeSize`: one instruction only.
+  static let alone: UInt8 = 0x40
 
   // SAFETY (whole file): all arrays are parts of `memory`, sized in init, indexed by counters checked against capacities or masked hashes.
   private let memory: UnsafeMutableRawPointer
@@ -56,6 +61,8 @@ import Glibc
   private let hash: UnsafeMutablePointer<UnsafeMutablePointer<Block>?>
   private let pageHash: UnsafeMutablePointer<UnsafeMutablePointer<CodePageEntry>?>
   let jumps: UnsafeMutablePointer<JumpEntry>
+  /// Host code of the same vCPU; nil until something is translated.
+  var translations: TranslationCache?
 
   // Counters for `info jit`.
   private(set) var decodedBlocks: UInt64 = 0
@@ -190,10 +197,12 @@ import Glibc
   /// Pages that are overwritten again and again (code and data mixed) lose only what was hit, others everything.
   func invalidate(_ physical: UInt64, length: UInt64, wholePage: Bool) -> Bool {
     let page = physical & ~0xFFF
-    guard let entry = unsafe existing(page) else { return true }
-    if unsafe entry.pointee.first == nil { return true }
-    unsafe entry.pointee.invalidations &+= 1
-    let whole = unsafe wholePage || entry.pointee.invalidations <= 8
+    let found = unsafe existing(page)
+    unsafe found?.pointee.invalidations &+= 1
+    let whole = unsafe wholePage || (found?.pointee.invalidations ?? 0) <= 8
+    let isUntranslated =
+      translations?.invalidate(physical, length: length, wholePage: whole) ?? true
+    guard let entry = unsafe found, unsafe entry.pointee.first != nil else { return isUntranslated }
     var link = unsafe entry.pointee.first
     unsafe entry.pointee.first = nil
     var kept: UnsafeMutablePointer<Block>?
@@ -209,7 +218,7 @@ import Glibc
       }
     }
     unsafe entry.pointee.first = kept
-    return unsafe kept == nil
+    return unsafe kept == nil && isUntranslated
   }
 
   private func kill(_ block: UnsafeMutablePointer<Block>) {
@@ -241,6 +250,7 @@ import Glibc
     blockCount = 0
     pageCount = 0
     resets &+= 1
+    translations?.reset()
     unsafe memset(hash, 0, BlockCache.hashSize * 8)
     unsafe memset(pageHash, 0, BlockCache.pageHashSize * 8)
     unsafe memset(jumps, 0, BlockCache.jumpSize * MemoryLayout<JumpEntry>.stride)

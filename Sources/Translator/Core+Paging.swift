@@ -322,6 +322,7 @@ extension Core {
         unsafe itlb[k].executeTag = Core.noTag
       }
     }
+    dropTokens(includingGlobal: includingGlobal)
     jumpGeneration &+= 1
   }
 
@@ -340,6 +341,7 @@ extension Core {
       let slot = access * Int(X86_ITLB_ENTRIES) + Int(linear &>> 12 & UInt64(X86_ITLB_ENTRIES - 1))
       if unsafe itlb[slot].executeTag == tag { unsafe itlb[slot].executeTag = Core.noTag }
     }
+    dropToken(linear)
     jumpGeneration &+= 1
   }
 

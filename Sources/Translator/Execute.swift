@@ -319,7 +319,8 @@ extension Core {
         throw error
       }
       // The block is over: on to the next one when it is in the same page and nobody asks for attention.
-      if single || (unsafe x86_request(s) != 0) { return .reconsider }
+      if single { return .branch }
+      if unsafe x86_request(s) != 0 { return .reconsider }
       let linear = (rip &+ (unsafe window(Core.cs).pointee.base)) & linearMask
       guard let following = unsafe follow(linear) else { return .reconsider }
       unsafe block = following

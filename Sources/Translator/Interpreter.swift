@@ -27,6 +27,8 @@ extension Core {
         var flow: Flow
         if slowMode != 0 || shadow != 0 {
           flow = try step()
+        } else if isTranslatable {
+          flow = try runTranslated(environment)
         } else if let block = unsafe try lookup() {
           let traces = TranslationLog.traces
           if traces { logExecution() }
@@ -174,7 +176,7 @@ extension Core {
   // MARK: - Blocks
 
   /// The block at RIP; nil when the instruction there must be executed alone.
-  private func lookup() throws(GuestFault) -> UnsafeMutablePointer<Block>? {
+  func lookup() throws(GuestFault) -> UnsafeMutablePointer<Block>? {
     let linear = (rip &+ (unsafe window(Core.cs).pointee.base)) & linearMask
     let cache = environment.blocks
     // SAFETY: the slot is masked to the table's size.
@@ -197,9 +199,19 @@ extension Core {
     return unsafe block
   }
 
+  /// The instruction at RIP as a block of its own; nil when it does not lie wholly in its page.
+  func lookupAlone() throws(GuestFault) -> UnsafeMutablePointer<Block>? {
+    let page = try resolveFetch(rip)
+    if page.host == 0 { return nil }
+    let physical = page.physical | rip & Core.pageMask
+    let key = codeSize | BlockCache.alone
+    if let found = unsafe environment.blocks.find(physical, codeSize: key) { return unsafe found }
+    return unsafe build(page, physical, alone: true)
+  }
+
   /// Decodes a new block; nil when not even one instruction lies wholly in the page.
   @inline(never) private func build(
-    _ page: CodePage, _ physical: UInt64
+    _ page: CodePage, _ physical: UInt64, alone: Bool = false
   ) -> UnsafeMutablePointer<Block>? {
     let cache = environment.blocks
     if !cache.hasRoom {
@@ -213,8 +225,9 @@ extension Core {
     var offset = Int(physical & Core.pageMask)
     let start = offset
     var count = 0
-    let limit = min(
-      BlockCache.maximumInstructions, Int(environment.tuning.maximumInstructions))
+    let limit =
+      alone
+      ? 1 : min(BlockCache.maximumInstructions, Int(environment.tuning.maximumInstructions))
     while count < limit && offset < 4096 {
       let out = unsafe first + count
       let result = unsafe Decoder.decode(
@@ -233,7 +246,7 @@ extension Core {
     }
     return unsafe cache.add(
       physical: physical, length: UInt32(truncatingIfNeeded: offset - start), count: count,
-      codeSize: codeSize)
+      codeSize: alone ? codeSize | BlockCache.alone : codeSize)
   }
 
   /// Whether no instruction of the block can follow.

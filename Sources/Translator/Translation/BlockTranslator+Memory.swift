@@ -119,7 +119,9 @@ extension BlockTranslator {
     }
     out.bytes(0x41, 0x81, 0xE3)  // and r11d, mask
     out.word(UInt32(X86_TLB_ENTRIES - 1) &<< 5)
-    out.wide(0x2B, address, HostMemory(base: HostRegister.rsp, index: entry, displacement: Int32(tlb + (write ? 8 : 0))))
+    out.wide(
+      0x2B, address,
+      HostMemory(base: HostRegister.rsp, index: entry, displacement: Int32(tlb + (write ? 8 : 0))))
     out.bytes(0x49, 0x81, 0xFA)  // cmp r10, 4096 - size
     out.word(UInt32(4096) &- UInt32(size))
     unsafe pend(write ? .slowWrite : .slowRead, site: out.jump(condition: 7), retry: retry)

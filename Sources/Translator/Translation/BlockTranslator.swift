@@ -106,11 +106,13 @@ import CX86
     let features = InstructionFacts.nativeFeatures(guest: core.coreFeatures)
     let vectorFeatures = unsafe core.s.pointee.features
     let limit = max(
-      1, min(Int(core.environment.tuning.maximumInstructions), TranslationCache.maximumInstructions))
+      1, min(Int(core.environment.tuning.maximumInstructions), TranslationCache.maximumInstructions)
+    )
     var at = Int(linear & Core.pageMask)
     while count < limit && at < 4096 {
       let p = unsafe cache.decoded + count
-      if unsafe Decoder.decode(host + at, available: 4096 - at, codeSize: 8, into: p) == .truncated {
+      if unsafe Decoder.decode(host + at, available: 4096 - at, codeSize: 8, into: p) == .truncated
+      {
         return
       }
       if unsafe p.pointee.handler == Operation.vector.rawValue, unsafe !VectorEngine.prepare(p) {
@@ -160,7 +162,7 @@ import CX86
     let pageSlot = Int(linear &>> 12) & (Int(X86_TOKENS) - 1)
 
     // Entry for indirect jumps.
-    let indirect = here(of: start)
+    let indirect = reached
     if CodeEmitter.fits(linear) {
       out.bytes(0x49, 0x81, 0xFA)
       out.word(UInt32(truncatingIfNeeded: linear))
@@ -170,21 +172,21 @@ import CX86
     }
     unsafe branch(.lookupIndirect, condition: 5)
     // From another page.
-    let pageMemory = here(of: start)
+    let pageMemory = reached
     out.narrow(0x81, 7, .state(tokens &+ pageSlot &* 4))
     out.word(token)
     unsafe branch(.lookup, condition: 5, linear: linear)
     // The request word.
-    let checkedMemory = here(of: start)
+    let checkedMemory = reached
     out.narrow(0x81, 7, .state(Int(x86OffsetRequest)))
     out.word(UInt32(0))
     unsafe branch(.lookup, condition: 5, linear: linear)
-    let plainMemory = here(of: start)
+    let plainMemory = reached
     if liveIn != 0 {
       restoreFlags()
       flagsInHost = true
     }
-    let plainHost = here(of: start)
+    let plainHost = reached
 
     var k = 0
     var address = linear
@@ -207,17 +209,17 @@ import CX86
     var checkedHost = checkedMemory
     var pageHost = pageMemory
     if liveIn != 0 {
-      checkedHost = here(of: start)
+      checkedHost = reached
       saveFlags()
       unsafe out.jump(to: start + Int(checkedMemory))
-      pageHost = here(of: start)
+      pageHost = reached
       saveFlags()
       unsafe out.jump(to: start + Int(pageMemory))
     }
     let miss = emitStubs()
     return unsafe cache.add(
       TranslatedBlock(
-        linear: linear, physical: physical, host: start, hostBytes: here(of: start),
+        linear: linear, physical: physical, host: start, hostBytes: reached,
         length: length, token: token, access: access, liveIn: liveIn,
         instructions: UInt16(truncatingIfNeeded: k), indirect: indirect, pageHost: pageHost,
         pageMemory: pageMemory, checkedHost: checkedHost, checkedMemory: checkedMemory,
@@ -227,9 +229,7 @@ import CX86
   }
 
   /// Offset of the place reached.
-  private func here(of start: UnsafeMutablePointer<UInt8>) -> UInt32 {
-    unsafe UInt32(truncatingIfNeeded: out.p - start)
-  }
+  private var reached: UInt32 { unsafe UInt32(truncatingIfNeeded: out.p - start) }
 
   /// One instruction; false when nothing can follow it.
   private mutating func instruction(_ i: Insn, _ f: InstructionFacts) -> Bool {
@@ -245,7 +245,7 @@ import CX86
   mutating func noteSide() {
     var flags: UInt16 = flagsInHost ? SideEntry.flagsInHost : 0
     if followsSTI { flags |= SideEntry.afterSTI }
-    unsafe sides[sideCount] = SideEntry(host: here(of: start), guest: offset, flags: flags)
+    unsafe sides[sideCount] = SideEntry(host: reached, guest: offset, flags: flags)
     sideCount &+= 1
   }
 
@@ -359,7 +359,7 @@ import CX86
       case .loadVectors: unsafe slow(stub, Int(x86OffsetLoadVectors))
       case .loadX87: unsafe slow(stub, Int(x86OffsetLoadX87))
       case .lookupIndirect:
-        miss = here(of: start)
+        miss = reached
         out.constant(HostRegister.entry, UInt64(x86ExitLookup))
         out.jump(through: .state(Int(x86OffsetExitMemory)))
       case .lookup:
@@ -386,7 +386,7 @@ import CX86
   /// Calls a routine that makes things right or leaves; then tries again.
   private mutating func slow(_ stub: PendingStub, _ routine: Int) {
     unsafe sides[sideCount] = SideEntry(
-      host: here(of: start), guest: stub.guest, flags: stub.sideFlags)
+      host: reached, guest: stub.guest, flags: stub.sideFlags)
     sideCount &+= 1
     out.call(through: .state(routine))
     unsafe out.jump(to: stub.retry)
@@ -396,6 +396,8 @@ import CX86
 /// What the translator uses of the host's instruction set.
 enum HostFeatures {
   static let hasBMI2 = x86_host_cpuid(7, 0).ebx >> 8 & 1 != 0
+  /// Whether translated code can run at all: LAHF and SAHF in 64-bit mode.
+  static let isSuitable = x86_host_cpuid(0x8000_0001, 0).ecx & 1 != 0
   /// XSAVE and XRSTOR, enabled.
   static let hasXSAVE = x86_host_cpuid(1, 0).ecx >> 27 & 1 != 0
 }

@@ -183,7 +183,8 @@ struct LinkRecord {
   var hasRoom: Bool {
     used + TranslationCache.largestBlock <= capacity && blockCount + 1 < blockCapacity
       && sideCount + TranslationCache.maximumInstructions * 2 + TranslationCache.maximumStubs
-        < sideCapacity && linkCount + 1 < linkCapacity
+        < sideCapacity
+      && linkCount + 1 < linkCapacity
       && contextCount < TranslationCache.contextHashSize / 2
   }
 
@@ -229,7 +230,8 @@ struct LinkRecord {
     let key = linear & ~0xFFF | UInt64(access) | (isGlobal ? 4 : 0)
     let page = physical & ~0xFFF
     let mixed = key &>> 12 &* 0x9E37_79B9_7F4A_7C15 ^ page &>> 12 &* 0xC2B2_AE3D_27D4_EB4F
-    var slot = Int(truncatingIfNeeded: (mixed ^ key) &>> 20) & (TranslationCache.contextHashSize - 1)
+    var slot =
+      Int(truncatingIfNeeded: (mixed ^ key) &>> 20) & (TranslationCache.contextHashSize - 1)
     while unsafe contexts[slot].token != 0 {
       if unsafe contexts[slot].linear == key && contexts[slot].physical == page {
         return unsafe contexts[slot].token
@@ -268,7 +270,11 @@ struct LinkRecord {
     var high = unsafe Int(block.pointee.sideCount)
     while low < high {
       let middle = (low + high) / 2
-      if unsafe block.pointee.sides[middle].host <= offset { low = middle + 1 } else { high = middle }
+      if unsafe block.pointee.sides[middle].host <= offset {
+        low = middle + 1
+      } else {
+        high = middle
+      }
     }
     return low == 0 ? nil : unsafe block.pointee.sides[low - 1]
   }
@@ -296,7 +302,9 @@ struct LinkRecord {
   }
 
   /// Makes the exit described at `metadata` (an address in the executable mapping) jump to the block.
-  func link(_ metadata: UInt64, from linear: UInt64, to block: UnsafeMutablePointer<TranslatedBlock>) {
+  func link(
+    _ metadata: UInt64, from linear: UInt64, to block: UnsafeMutablePointer<TranslatedBlock>
+  ) {
     guard linkCount < linkCapacity, let raw = unsafe writable(metadata) else { return }
     let site = unsafe UnsafeRawPointer(raw).loadUnaligned(as: X86LinkSite.self)
     let displacement = unsafe raw + Int(site.site)
@@ -381,9 +389,19 @@ struct LinkRecord {
     unsafe out.jump(to: block.pointee.host + Int(block.pointee.miss))
   }
 
+  /// Writes the code that indirect jumps without a known target go to, at the start of the cache, where it stays.
+  func emitCommonMiss() -> UInt64 {
+    var out = unsafe CodeEmitter(p: writable)
+    out.constant(HostRegister.entry, UInt64(x86ExitLookup))
+    out.jump(through: .state(Int(x86OffsetExitMemory)))
+    used = TranslationCache.firstBlock
+    return unsafe executable(writable)
+  }
+  private static let firstBlock = 64
+
   /// Empties everything. Only when no translated code is under way.
   func reset() {
-    used = 0
+    used = TranslationCache.firstBlock
     blockCount = 0
     sideCount = 0
     linkCount = 1

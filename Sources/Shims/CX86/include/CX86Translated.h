@@ -39,7 +39,8 @@ typedef struct {
   uint16_t faultFlags;
   /// 0: the vector and x87 registers are in the XSAVE image; 1: in the host's registers; 3: so, and x87 instructions may run natively.
   uint8_t vectorsLoaded;
-  uint8_t unused;
+  /// Nothing is to be translated.
+  uint8_t isOff;
   /// The modes under which vector instructions were translated, see x86_vector_mode.
   uint64_t vectorMode;
   /// Components that are moved by XSAVE and XRSTOR.
