@@ -6,6 +6,7 @@ extension Core {
   /// Executes until something outside is needed.
   func run() -> StopReason {
     let environment = self.environment
+    unsafe x86_translated_thread(s)
     while true {
       // SAFETY: the own state.
       let request = unsafe x86_request(s)

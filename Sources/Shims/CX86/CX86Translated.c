@@ -241,8 +241,3 @@ void x86_translated_prepare(void *state) {
   t->vectorComponents = low & 7;
   t->savesPointers = (uint32_t)x86_saves_x87_pointers();
 }
-
-__attribute__((weak)) int x86_tlb_refill(X86State *s, uint64_t linear, int write) {
-  (void)s, (void)linear, (void)write;
-  return 0;
-}

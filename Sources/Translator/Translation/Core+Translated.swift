@@ -39,7 +39,7 @@ extension Core {
           cache.counters.interpreted &+= unsafe UInt64(cold.pointee.count)
           let flow = unsafe try executeBlocks(cold, single: true)
           if flow != .branch { return flow }
-          if unsafe x86_request(s) != 0 { return .reconsider }
+          if mustReconsider { return .reconsider }
           exit = 0
           isIndirect = false
           continue
@@ -87,8 +87,14 @@ extension Core {
         exitGeneration = cache.generation
         isIndirect = false
       }
-      if unsafe x86_request(s) != 0 || slowMode != 0 || shadow != 0 { return .reconsider }
+      if mustReconsider { return .reconsider }
     }
+  }
+
+  /// Whether the outer loop has something to look at.
+  @inline(__always) private var mustReconsider: Bool {
+    // SAFETY: the own state.
+    unsafe x86_request(s) != 0 || s.pointee.events != 0 || slowMode != 0 || shadow != 0
   }
 
   /// Executes the instruction at RIP by the interpreter. `.branch`: nothing else needs a look before the next one.
@@ -183,10 +189,9 @@ extension Core {
     unsafe s.pointee.translated.codeStart = cache.executable(cache.writable)
     unsafe s.pointee.translated.codeSize = UInt64(cache.capacity)
     unsafe s.pointee.translated.vectorMode = x86_vector_mode(s)
-    let miss = cache.emitCommonMiss()
-    let table = unsafe UnsafeMutableRawPointer(s).advanced(by: Int(X86_JUMP_OFFSET))
-      .assumingMemoryBound(to: UInt64.self)
-    for k in 0..<Int(X86_TLB_CLASSES) * Int(X86_JUMPS) { unsafe table[k] = miss }
+    unsafe cache.adopt(
+      jumps: UnsafeMutableRawPointer(s).advanced(by: Int(X86_JUMP_OFFSET))
+        .assumingMemoryBound(to: UInt64.self))
     environment.blocks.translations = cache
     return cache
   }

@@ -389,14 +389,23 @@ struct LinkRecord {
     unsafe out.jump(to: block.pointee.host + Int(block.pointee.miss))
   }
 
-  /// Writes the code that indirect jumps without a known target go to, at the start of the cache, where it stays.
-  func emitCommonMiss() -> UInt64 {
+  /// Takes over the vCPU's tables of indirect jumps, and writes the code that they go to where no target is known: at the start of
+  /// the cache, where it stays.
+  func adopt(jumps table: UnsafeMutablePointer<UInt64>) {
+    unsafe jumps = table
     var out = unsafe CodeEmitter(p: writable)
     out.constant(HostRegister.entry, UInt64(x86ExitLookup))
     out.jump(through: .state(Int(x86OffsetExitMemory)))
     used = TranslationCache.firstBlock
-    return unsafe executable(writable)
+    forgetJumps()
   }
+
+  private func forgetJumps() {
+    guard let table = unsafe jumps else { return }
+    let miss = unsafe executable(writable)
+    for k in 0..<Int(X86_TLB_CLASSES) * Int(X86_JUMPS) { unsafe table[k] = miss }
+  }
+  private var jumps: UnsafeMutablePointer<UInt64>?
   private static let firstBlock = 64
 
   /// Empties everything. Only when no translated code is under way.
@@ -408,6 +417,7 @@ struct LinkRecord {
     contextCount = 0
     generation &+= 1
     counters.cacheFlushes &+= 1
+    forgetJumps()
     unsafe memset(hash, 0, TranslationCache.hashSize * 8)
     unsafe memset(pageHash, 0, TranslationCache.pageHashSize * 8)
     unsafe memset(

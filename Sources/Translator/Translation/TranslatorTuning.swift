@@ -4,7 +4,7 @@
 /// No mode changes what a guest computes. What may differ is said at each member.
 package struct TranslatorTuning: Sendable, Equatable {
   /// False: the interpreter executes everything.
-  package var isEnabled = false
+  package var isEnabled = true
 
   /// Times that a block is interpreted before it is translated; 0 and 1 translate at once.
   package var threshold: UInt32 = 3
