@@ -31,7 +31,7 @@ extension Core {
     text +=
       vector == ExceptionVector.pageFault
       ? " CR2=\(hex(cr2, 16))\n" : " env->regs[R_EAX]=\(hex(r64(0), 16))\n"
-    text += logRegisters(withFloatingPoint: false)
+    text += logRegisters(withFloatingPoint: false, at: rip)
     Log.write(.interrupts, String(text.dropLast()))
   }
 

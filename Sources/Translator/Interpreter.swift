@@ -38,6 +38,10 @@ extension Core {
           flow = try step()
         }
         if flow == .stop { return .shutdown }
+        // IRET's resume flag is good for one instruction, which matters only to breakpoints and to what is pushed next.
+        if eflags & EFLAGS.rf != 0 && slowMode == 0 && !environment.isInsideREP {
+          eflags &= ~EFLAGS.rf
+        }
       } catch {
         if !deliverFault() { return .shutdown }
       }

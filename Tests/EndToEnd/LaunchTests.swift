@@ -102,7 +102,7 @@ import Testing
     let goliath = try Goliath(paused + ["-d", "cpu_reset", "-D", folder + "/log.%d"])
     _ = try goliath.connect()
     let text = try contents("\(folder)/log.\(goliath.process.id)")
-    #expect(text.hasPrefix("CPU Reset (CPU 0)\nRAX="))
+    #expect(text.hasPrefix("CPU Reset (CPU 0)\nEAX="))
   }
 
   @Test func guestMemoryIsAdvisedAsTheMachineOptionsSay() throws {

@@ -89,11 +89,13 @@ extension Core {
     if !text.isEmpty { Log.write([.execution, .registers], String(text.dropLast())) }
   }
 
-  /// The registers for the log, lines with `\n`. Nothing about the vCPU changes.
-  func logRegisters(withFloatingPoint: Bool) -> String {
+  /// The registers for the log, lines with `\n`, with another RIP if `at` says so. Nothing about the vCPU changes.
+  func logRegisters(withFloatingPoint: Bool, at place: UInt64? = nil) -> String {
     let tsc = environment.exportedTSC
     defer { environment.exportedTSC = tsc }
-    return readState().registerText(withFloatingPoint: withFloatingPoint)
+    var state = readState()
+    if let place { state.rip = place }
+    return state.registerText(withFloatingPoint: withFloatingPoint)
   }
 
   /// The mode of the processor as the third number of a `Trace` line, where QEMU has its own flags of this meaning.
