@@ -295,6 +295,7 @@ extension Core {
   /// Empties the TLBs; global pages stay unless `includingGlobal`.
   func flushTLB(includingGlobal: Bool) {
     // SAFETY: all pointers stay inside the state's allocation.
+    unsafe s.pointee.tlbFlushes &+= 1
     for access in 0..<Int(X86_TLB_CLASSES) {
       let log = unsafe tlbLog(access)
       let entries = unsafe tlbEntry(0, class: access)

@@ -20,8 +20,6 @@ import Synchronization
   var tuning: TranslatorTuning
   /// The vCPU's index, for messages.
   var index: UInt32 = 0
-  /// What the translator has done; other threads read it as it is.
-  let counters: UnsafeMutablePointer<TranslationCounters>
   var msrs = MSRFile()
 
   /// The address for CR2 of the page fault that is pending.
@@ -72,9 +70,6 @@ import Synchronization
     self.cpuid = cpuid
     self.apicID = apicID
     self.tuning = tuning
-    // SAFETY: freed in deinit.
-    unsafe counters = UnsafeMutablePointer<TranslationCounters>.allocate(capacity: 1)
-    unsafe counters.initialize(to: TranslationCounters())
     let leaf = cpuid.lookup(leaf: 0xD, subleaf: 0, apicID: 0)
     let xsaveLeaf = cpuid.lookup(leaf: 1, subleaf: 0, apicID: 0)
     let components = UInt64(leaf.eax) | UInt64(leaf.edx) << 32
@@ -101,7 +96,6 @@ import Synchronization
     unsafe scratch.deallocate()
     unsafe fetchBuffer.deallocate()
     unsafe slots.deallocate()
-    unsafe counters.deallocate()
   }
 
   var core: Core { unsafe Core(state.pointer, self) }

@@ -57,6 +57,7 @@ static int isWatched(const X86State *s, uint64_t page) {
 void x86_tlb_set(
   X86State *s, int access, uint64_t linear, int writable, uint64_t host, uint64_t physical,
   int isGlobal) {
+  s->tlbRefills++;
   uint64_t index = linear >> 12 & (X86_TLB_ENTRIES - 1);
   X86TLBEntry *tlb = tlbOf(s, access);
   X86TLBEntry *e = tlb + index;

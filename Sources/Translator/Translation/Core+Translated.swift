@@ -37,6 +37,7 @@ extension Core {
         }
         if unsafe found == nil {
           cache.counters.interpreted &+= unsafe UInt64(cold.pointee.count)
+          if TranslationLog.traces { logExecution() }
           let flow = unsafe try executeBlocks(cold, single: true)
           if flow != .branch { return flow }
           if mustReconsider { return .reconsider }
@@ -49,16 +50,18 @@ extension Core {
 
       // SAFETY: tables inside the state's allocation, indices masked.
       unsafe tokens(access)[Int(linear &>> 12) & (Int(X86_TOKENS) - 1)] = block.pointee.token
-      if exit != 0 && exitGeneration == cache.generation {
+      let traces = TranslationLog.traces
+      if exit != 0 && exitGeneration == cache.generation && !traces {
         unsafe cache.link(exit, from: linear, to: block)
       }
       let host = unsafe cache.executable(block.pointee.host)
-      if isIndirect {
+      if isIndirect && !traces {
         let table = unsafe UnsafeMutableRawPointer(s).advanced(
           by: Int(X86_JUMP_OFFSET) + Int(access) * Int(X86_JUMPS) * 8
         ).assumingMemoryBound(to: UInt64.self)
         unsafe table[Int(linear & 0xFFFF)] = host &+ UInt64(block.pointee.indirect)
       }
+      if traces { logExecution(hostCode: host) }
       cache.counters.dispatches &+= 1
       let result = unsafe x86_translated_enter(
         s, host &+ UInt64(block.pointee.plainMemory))
@@ -140,6 +143,9 @@ extension Core {
       self, cache, linear: linear, page: page, access: access,
       isGlobal: entry.pointee.physical & 1 != 0)
     cache.counters.nanoseconds &+= x86_tsc() &- start
+    if TranslationLog.logsGuestCode || TranslationLog.logsHostCode, let block = unsafe block {
+      unsafe TranslationLog.logTranslation(block, cache, page: page.host)
+    }
     return unsafe block
   }
 

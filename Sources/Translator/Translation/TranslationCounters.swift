@@ -11,7 +11,7 @@ package struct TranslationCounters: Sendable, Equatable {
   package var guestBytes: UInt64 = 0
   /// Bytes of host code made of them, exit stubs included.
   package var hostBytes: UInt64 = 0
-  /// Time spent translating, in nanoseconds of the host's TSC.
+  /// Time spent translating: in ticks of the host's TSC while it is counted, in nanoseconds where it is reported.
   package var nanoseconds: UInt64 = 0
   /// Exits patched to jump directly to the next block.
   package var links: UInt64 = 0

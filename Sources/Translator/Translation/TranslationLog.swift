@@ -27,7 +27,30 @@ enum TranslationLog {
       unsafe "----------------\nIN: \n" + Disassembler(mode).listing(code, at: linear))
   }
 
-  /// Where the host code of a guest instruction begins, for `logHostCode`.
+  /// `in_asm`, `out_asm`: a block that was translated just now. `page` is the host's address of the guest's code page.
+  @inline(never)
+  static func logTranslation(
+    _ block: UnsafePointer<TranslatedBlock>, _ cache: TranslationCache, page: UInt64
+  ) {
+    let linear = unsafe block.pointee.linear
+    guard Log.includes(linear) else { return }
+    // SAFETY: the block's guest bytes lie in one page; its host bytes in the cache.
+    let guest = unsafe UnsafeRawBufferPointer(
+      start: UnsafeRawPointer(bitPattern: UInt(page &+ linear & Core.pageMask)),
+      count: Int(block.pointee.length))
+    if logsGuestCode { unsafe logGuestCode(guest, at: linear, codeSize: 8) }
+    guard logsHostCode else { return }
+    let code = unsafe UnsafeRawBufferPointer(
+      start: block.pointee.host, count: Int(block.pointee.hostBytes))
+    let marks = unsafe (0..<Int(block.pointee.sideCount)).map { k in
+      let side = unsafe block.pointee.sides[k]
+      return Mark(offset: Int(side.host), linear: linear &+ UInt64(side.guest))
+    }
+    let address = unsafe cache.executable(block.pointee.host)
+    Log.write(.hostAssembly, unsafe hostListing(code, executedAt: address, marks: marks))
+  }
+
+  /// Where host code of a guest instruction begins.
   struct Mark {
     /// Bytes from the start of the block's code.
     let offset: Int
@@ -35,29 +58,40 @@ enum TranslationLog {
     let linear: UInt64
   }
 
-  /// `out_asm`: the host code of a block that was translated just now, as it will execute. `code` may be the writable mapping; `address`
-  /// is where it is executed. `marks` are in order of their offsets; `linear` is the block's guest address.
-  @inline(never)
-  static func logHostCode(
-    _ code: UnsafeRawBufferPointer, executedAt address: UInt, of linear: UInt64,
-    marks: [Mark] = []
-  ) {
-    guard Log.includes(linear) else { return }
+  /// The text of `out_asm`, without the last line end. Behind an exit's jump lie eight bytes that the LEA before it points at: data.
+  static func hostListing(
+    _ code: UnsafeRawBufferPointer, executedAt address: UInt64, marks: [Mark]
+  ) -> String {
     var text = "OUT: [size=\(code.count)]\n"
     let disassembler = Disassembler(.long)
-    var done = 0
-    func list(to end: Int) {
-      guard end > done, end <= code.count else { return }
-      let part = unsafe UnsafeRawBufferPointer(rebasing: code[done..<end])
-      text += unsafe disassembler.listing(part, at: UInt64(address) &+ UInt64(done))
-      done = end
+    let bytes = unsafe [UInt8](code)
+    var marks = marks[...]
+    var data: Set<Int> = []
+    var at = 0
+    while at < bytes.count {
+      while let mark = marks.first, mark.offset <= at {
+        if marks.count == 1 || marks[marks.startIndex + 1].offset > at {
+          text += "  -- guest addr 0x\(hex(mark.linear, 16))\n"
+        }
+        marks.removeFirst()
+      }
+      let place = address &+ UInt64(at)
+      if data.contains(at), at + 8 <= bytes.count {
+        let value = bytes[at..<at + 8].reversed().reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
+        text += "0x\(hex(place, 8)):  .quad  0x\(hex(value, 16))\n"
+        at += 8
+        continue
+      }
+      guard let line = disassembler.decode(bytes[at...], at: place) else { break }
+      let piece = bytes[at..<min(at + line.length, bytes.count)]
+      if piece.count == 7, piece.starts(with: [0x4C, 0x8D, 0x1D]) {
+        let distance = piece.suffix(4).reversed().reduce(0 as UInt32) { $0 << 8 | UInt32($1) }
+        data.insert(at + 7 + Int(Int32(bitPattern: distance)))
+      }
+      for row in Disassembler.lines(of: piece, line.text, at: place) { text += row + "\n" }
+      at += line.length
     }
-    for (index, mark) in marks.enumerated() {
-      list(to: mark.offset)
-      text += "  -- guest addr 0x\(hex(mark.linear, 16))\(index == 0 ? " + tb prologue" : "")\n"
-    }
-    list(to: code.count)
-    Log.write(.hostAssembly, text)
+    return text
   }
 
   static func hex(_ value: UInt64, _ digits: Int) -> String {
@@ -71,12 +105,12 @@ extension Core {
   ///
   /// The vCPU's state must be in memory (between blocks, vector registers saved).
   @inline(never)
-  func logExecution(hostCode: UInt = 0) {
+  func logExecution(hostCode: UInt64 = 0) {
     let base = segment(Core.cs).base
     guard Log.includes((rip &+ base) & linearMask) else { return }
     var text = ""
     if Log.isEnabled(.execution) {
-      let host = String(UInt64(hostCode), radix: 16)
+      let host = String(hostCode, radix: 16)
       let place =
         "\(TranslationLog.hex(base, 16))/\(TranslationLog.hex((rip &+ base) & linearMask, 16))"
       let mode = TranslationLog.hex(UInt64(modeFlags), 8)

@@ -1,3 +1,5 @@
+import CX86
+
 /// The text of `info jit`: the names that QEMU uses where the thing is the same, then each vCPU on its own.
 enum TranslationReport {
   /// One vCPU's numbers, a copy.
@@ -27,9 +29,14 @@ enum TranslationReport {
 
     init(_ environment: CoreEnvironment) {
       let blocks = environment.blocks
-      // SAFETY: the counters live as long as the environment.
+      var counters = blocks.translations?.counters ?? TranslationCounters()
+      counters.nanoseconds = UInt64(
+        Double(counters.nanoseconds) * 1e9 / Double(max(HostTSC.frequency, 1)))
+      // SAFETY: the state lives as long as the environment.
+      counters.tlbFlushes = unsafe environment.state.pointer.pointee.tlbFlushes
+      counters.refills = unsafe environment.state.pointer.pointee.tlbRefills
       self.init(
-        index: environment.index, counters: unsafe environment.counters.pointee,
+        index: environment.index, counters: counters,
         decodedBlocks: blocks.decodedBlocks, decodedInstructions: blocks.decodedInstructions,
         droppedBlocks: blocks.invalidations, resets: blocks.resets, usedBytes: blocks.usedBytes)
     }

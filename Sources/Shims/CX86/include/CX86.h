@@ -178,6 +178,8 @@ typedef struct {
   uint8_t eventVector;
   /// Tests: the functions of CX86Fast.h say no.
   uint8_t fastOff;
+  /// How often the TLB was emptied, and how many entries page walks put into it.
+  uint64_t tlbFlushes, tlbRefills;
   /// How often the functions of CX86Fast.h said yes.
   uint64_t fastCount;
   /// Copies of the memory slots, largest first. The own thread's; a count of 0: x86_tlb_refill declines everything.
