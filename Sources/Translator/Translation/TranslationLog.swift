@@ -7,8 +7,10 @@ import Host
 /// Each question is one relaxed load and a branch. Ask `traces` where a block is looked up, never within one: while it is true blocks are
 /// executed one at a time and nothing is chained, so that no block runs unseen. `TCGVirtualMachine.logChanged` undoes chains made before.
 enum TranslationLog {
-  /// Whether a line is due before every block (`exec`, `cpu`).
-  @inline(__always) static var traces: Bool { Log.isEnabled([.execution, .registers]) }
+  /// Whether a line is due before every block (`exec`, `cpu`). Not one set of both: an array literal would be allocated at every step.
+  @inline(__always) static var traces: Bool {
+    Log.isEnabled(.execution) || Log.isEnabled(.registers)
+  }
 
   /// Whether the guest's instructions of new blocks are wanted (`in_asm`).
   @inline(__always) static var logsGuestCode: Bool { Log.isEnabled(.guestAssembly) }
