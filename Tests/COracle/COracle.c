@@ -57,9 +57,9 @@ uint64_t oracle_components(void) {
 
 static OracleCase *current;
 static uint64_t components;
-/// A snippet runs; how many did before it; how many at the last tick.
+/// A snippet runs; how many did before it.
 static volatile int isInside;
-static volatile uint64_t ticket, ticketSeen;
+static volatile uint64_t ticket;
 
 uint64_t oracle_target = ORACLE_CODE;
 
@@ -112,7 +112,7 @@ static void finish(int number, siginfo_t *info, void *opaque) {
   for (int i = 0; i < 16; i++) after->gpr[i] = (uint64_t)g[order[i]];
   after->rip = (uint64_t)g[REG_RIP];
   after->rflags = (uint64_t)g[REG_EFL];
-  after->vector = number == SIGVTALRM ? ORACLE_ENDLESS : (uint64_t)g[REG_TRAPNO];
+  after->vector = number == SIGVTALRM || number == SIGALRM ? ORACLE_ENDLESS : (uint64_t)g[REG_TRAPNO];
   after->error = (uint64_t)g[REG_ERR];
   after->cr2 = (uint64_t)g[REG_CR2];
   uint8_t *area = (uint8_t *)context->uc_mcontext.fpregs;
@@ -144,14 +144,17 @@ static void finish(int number, siginfo_t *info, void *opaque) {
   area[3] = 0;
 }
 
-/// Ends a snippet that was already running at the tick before.
+/// Ends a snippet that was already running a few ticks before: of its own time, or of the clock (it may wait in the kernel).
 static void tick(int number, siginfo_t *info, void *opaque) {
+  static uint64_t seen[2];
+  static int count[2];
+  int kind = number == SIGALRM;
   if (!isInside) return;
-  if (ticketSeen == ticket) {
-    finish(number, info, opaque);
-  } else {
-    ticketSeen = ticket;
+  if (seen[kind] != ticket) {
+    seen[kind] = ticket;
+    count[kind] = 0;
   }
+  if (++count[kind] > (kind ? 5 : 1)) finish(number, info, opaque);
 }
 
 static int install(void) {
@@ -165,15 +168,20 @@ static int install(void) {
     action.sa_sigaction = finish;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigaddset(&action.sa_mask, SIGVTALRM);
+    sigaddset(&action.sa_mask, SIGALRM);
     if (sigaction(numbers[i], &action, NULL) != 0) return -1;
   }
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_sigaction = tick;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-  if (sigaction(SIGVTALRM, &action, NULL) != 0) return -1;
+  sigaddset(&action.sa_mask, SIGVTALRM);
+  sigaddset(&action.sa_mask, SIGALRM);
+  if (sigaction(SIGVTALRM, &action, NULL) != 0 || sigaction(SIGALRM, &action, NULL) != 0) return -1;
   struct itimerval interval = {.it_interval = {.tv_usec = 10000}, .it_value = {.tv_usec = 10000}};
-  return setitimer(ITIMER_VIRTUAL, &interval, NULL);
+  if (setitimer(ITIMER_VIRTUAL, &interval, NULL) != 0) return -1;
+  interval.it_interval.tv_usec = interval.it_value.tv_usec = 100000;
+  return setitimer(ITIMER_REAL, &interval, NULL);
 }
 
 static void child(OracleProcess *p, int in, int out) {
