@@ -54,6 +54,8 @@ package struct OracleGenerator: Sendable {
   var isCareful = false
   /// Addresses and displacements are multiples of 16.
   var isAligned = false
+  /// No operand on top of the stack, where a return address may be.
+  var avoidsStack = false
   /// Other pages that addresses may lie in.
   var extraPages: [UInt64] = []
   /// Where the operand made last has a displacement relative to RIP.
@@ -260,7 +262,7 @@ package struct OracleGenerator: Sendable {
       }
       return Operand(modrm: field | 5, tail: little(target, 4), isRIPRelative: true)
     }
-    let base = isCareful && random.chance(8) ? 4 : random.pick(pointers)
+    let base = isCareful && !avoidsStack && random.chance(8) ? 4 : random.pick(pointers)
     let low = base & 7
     var operand = Operand(modrm: field | low)
     operand.rexB = base >= 8

@@ -110,7 +110,7 @@ final class OracleGuest {
   let block: RAMBlock
   let machine: any VirtualMachine
   let vcpu: any VCPU
-  private var base = CPUState()
+  private(set) var base = CPUState()
   private let host = OracleHost()
   private let hasWritableCode: Bool
 
@@ -132,7 +132,7 @@ final class OracleGuest {
     buildState(hasAVX: FeatureSet(table: cpuid)["avx"])
   }
 
-  private func store(_ value: UInt64, at address: UInt64) {
+  func store(_ value: UInt64, at address: UInt64) {
     _ = memory.store(GuestAddress(address), value)
   }
 
@@ -164,6 +164,8 @@ final class OracleGuest {
     ]
     for (n, value) in descriptors.enumerated() { store(value, at: 0x6000 + UInt64(n) * 8) }
     store(Self.stackTop, at: 0x8004)
+    // No ports: the map lies behind the limit.
+    store(0x68 << 48, at: 0x8060)
     for vector in 0..<UInt64(256) {
       let handler = Self.handlers + vector * 16
       let type: UInt64 = vector == 3 ? 0xEE00 : 0x8E00
@@ -172,6 +174,15 @@ final class OracleGuest {
         at: 0x7000 + vector * 16)
       store(handler >> 32, at: 0x7008 + vector * 16)
       _ = memory.write(GuestAddress(handler), [0xF4])
+    }
+  }
+
+  /// Every exception starts at the top of the same stack, whatever its privilege level.
+  func useOneStack() {
+    store(Self.stackTop, at: 0x8024)
+    for vector in UInt64(0)..<256 {
+      let gate: UInt64 = memory.load(GuestAddress(0x7000 + vector * 16)) ?? 0
+      store(gate | 1 << 32, at: 0x7000 + vector * 16)
     }
   }
 

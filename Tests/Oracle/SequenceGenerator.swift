@@ -232,6 +232,7 @@ struct SequenceGenerator {
   }
 
   private mutating func subroutines() {
+    generator.avoidsStack = true
     for number in 0..<2 where calls.contains(where: { $0.subroutine == number }) {
       let first = items.count
       for one in calls where one.subroutine == number {

@@ -8,7 +8,7 @@ final class SequenceRunner {
     var text: String
   }
 
-  private let hosts: OracleHostCPU
+  let hosts: OracleHostCPU
   private var guests: [String: OracleGuest] = [:]
   static let batch = 64
 

@@ -7,6 +7,8 @@ let usage = """
   cpu-oracle [--cases N] [--seed S] [--from N] [--seconds N] [--failures N] [--kind host,machine]
              [--modes \(SequenceHunt.modeNames.joined(separator: ","))]
              [--all-modes] [--set integer|x87|sse|avx] [--no-minimise] [--verbose]
+  cpu-oracle --crafted …            encodings and addresses that no compiler makes
+  cpu-oracle --guests N [--rounds N] [--seed S] [--modes …]    whole guests, one for each seed from S on
   cpu-oracle --seed S --case N …    prints one case and what each mode makes of it
   """
 
@@ -26,6 +28,8 @@ if let text = environment("GOLIATH_ORACLE_FAILURES"), let value = Int(text) {
   hunt.failures = value
 }
 var single: Int?
+var guests: Int?
+var rounds = 2000
 var rest = CommandLine.arguments.dropFirst()
 while let option = rest.popFirst() {
   func text() -> String { rest.popFirst() ?? "" }
@@ -47,6 +51,11 @@ while let option = rest.popFirst() {
   case "--set": hunt.set = OracleSet(rawValue: text())
   case "--no-minimise": hunt.minimises = false
   case "--verbose": hunt.isVerbose = true
+  case "--crafted":
+    hunt.isCrafted = true
+    hunt.cases = SequenceHunt.craftedCount
+  case "--guests": guests = number()
+  case "--rounds": rounds = number()
   case "--case": single = number()
   default: fail(usage)
   }
@@ -54,6 +63,8 @@ while let option = rest.popFirst() {
 let failed: Int
 if let single {
   failed = hunt.show(single)
+} else if let guests {
+  failed = hunt.runGuests(guests, rounds: rounds)
 } else {
   failed = hunt.run()
 }

@@ -7,16 +7,33 @@ import Testing
 /// They run in a program of their own, `cpu-oracle`: what crashes there is a finding, not the end of the tests.
 /// `GOLIATH_ORACLE_CASES` sets the number of cases (otherwise a few seconds' worth), `GOLIATH_ORACLE_SEED` the seed.
 @Suite(.serialized) struct SequenceTests {
-  @Test(arguments: ["host", "machine"])
-  func hostInterpreterAndTranslatorAgree(kind: String) throws {
+  private static let isBounded = Process.environment("GOLIATH_ORACLE_CASES") == nil
+  private static let seed =
+    Process.environment("GOLIATH_ORACLE_SEED") ?? "\(UInt32.random(in: 1...999_999))"
+
+  private func run(_ options: [String]) throws {
     let folder = Goliath.path.split(separator: "/").dropLast().map { "/\($0)" }.joined()
-    let seed = Process.environment("GOLIATH_ORACLE_SEED") ?? "\(UInt32.random(in: 1...999_999))"
-    var command = [folder + "/cpu-oracle", "--seed", seed, "--kind", kind]
-    if Process.environment("GOLIATH_ORACLE_CASES") == nil {
-      command += ["--seconds", "4", "--cases", "1000000"]
-    }
-    let result = try Process.output(command, seconds: 3600)
+    let result = try Process.output([folder + "/cpu-oracle"] + options, seconds: 3600)
     print(result.text)
     #expect(result.status == 0, "\(result.text)")
+  }
+
+  @Test(arguments: ["host", "machine"])
+  func hostInterpreterAndTranslatorAgree(kind: String) throws {
+    try run(
+      ["--seed", Self.seed, "--kind", kind]
+        + (Self.isBounded ? ["--seconds", "4", "--cases", "1000000"] : []))
+  }
+
+  /// Redundant and forbidden prefixes, all lengths, wild and wrapped addresses, jumps into instructions, code at the end of its page.
+  @Test func unusualEncodingsAndAddressesEndAsOnTheHost() throws {
+    try run(["--crafted"] + (Self.isBounded ? ["--seconds", "6"] : []))
+  }
+
+  /// Guests that change their page tables, with their own exception handler: the same memory and registers at the end in every mode.
+  @Test func wholeGuestsEndTheSameInEveryMode() throws {
+    try run(
+      ["--seed", Self.seed]
+        + (Self.isBounded ? ["--guests", "2", "--rounds", "150"] : ["--guests", "6"]))
   }
 }
