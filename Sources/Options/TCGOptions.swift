@@ -138,11 +138,7 @@ enum TCGOptions {
           throw OptionError(
             .invalidValue, entry.origin, "Invalid 'thread' setting \(entry.value)")
         }
-        if entry.value == "single" {
-          throw OptionError(
-            .unsupported, entry.origin,
-            "'thread=single' is not supported: every vCPU has a thread of its own")
-        }
+        tcg.takesTurns = entry.value == "single"
       }
     }
     return tcg

@@ -18,6 +18,8 @@ import Synchronization
   let apicID: APICID
   /// Limits and forced modes of the translator. Only the vCPU's own thread changes it, between blocks.
   var tuning: TranslatorTuning
+  /// `thread=single`: PAUSE gives the turn away.
+  var endsTurnsAtPause = false
   /// The vCPU's index, for messages.
   var index: UInt32 = 0
   var msrs = MSRFile()

@@ -29,6 +29,11 @@ extension Core {
     case .popSegment: return try executePopSegment(i)
     case .pause:
       // A spinning vCPU lets the one that it waits for have the host's processor.
+      if environment.endsTurnsAtPause {
+        // Between this instruction and the next may be the only moment in which the other gets the lock.
+        unsafe x86_request_set(s, UInt32(X86_REQUEST_EXIT))
+        return .reconsider
+      }
       if environment.notePause() { sched_yield() }
     case .unary: try executeUnary(i)
     case .shift: try executeShift(i)

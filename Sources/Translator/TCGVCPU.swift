@@ -12,9 +12,12 @@ import Synchronization
   package let id: VCPUID
   let environment: CoreEnvironment
   private let core: Core
+  /// Nil: vCPUs execute at the same time.
+  private let turns: VCPUTurns?
 
-  init(id: VCPUID, environment: CoreEnvironment, tscOffset: UInt64) {
+  init(id: VCPUID, environment: CoreEnvironment, tscOffset: UInt64, turns: VCPUTurns? = nil) {
     self.id = id
+    self.turns = turns
     self.environment = environment
     core = environment.core
     core.prepare(environment.cpuid)
@@ -24,6 +27,13 @@ import Synchronization
   }
 
   package func run() -> VMExit {
+    guard let turns else { return runNow() }
+    guard turns.take(self) else { return .interrupted }
+    defer { turns.give() }
+    return runNow()
+  }
+
+  private func runNow() -> VMExit {
     if let exception = environment.pendingException {
       environment.pendingException = nil
       if let payload = exception.payload { environment.faultAddress = payload }
@@ -45,6 +55,16 @@ import Synchronization
   package func requestExit() {
     // SAFETY: an atomic in memory that lives as long as this object.
     unsafe x86_request_set(environment.state.pointer, UInt32(X86_REQUEST_EXIT))
+  }
+
+  /// Whether `requestExit` was called since `run` answered one; takes it.
+  func takesExitRequest() -> Bool {
+    // SAFETY: as above.
+    if unsafe x86_request(environment.state.pointer) & UInt32(X86_REQUEST_EXIT) == 0 {
+      return false
+    }
+    unsafe x86_request_clear(environment.state.pointer, UInt32(X86_REQUEST_EXIT))
+    return true
   }
 
   package var canAcceptInterrupt: Bool { core.canAcceptInterrupt }

@@ -19,7 +19,13 @@ package final class TCGVirtualMachine: VirtualMachine {
   /// `singlestep on` of a monitor.
   private let singleStepping = Atomic<Bool>(false)
 
-  init(memory: GuestMemory, cpuid: CPUIDTable, cacheBytes: Int, tuning: TranslatorTuning) {
+  private let turns: VCPUTurns?
+
+  init(
+    memory: GuestMemory, cpuid: CPUIDTable, cacheBytes: Int, tuning: TranslatorTuning,
+    takesTurns: Bool = false
+  ) {
+    turns = takesTurns ? VCPUTurns() : nil
     self.memory = memory
     self.cpuid = cpuid
     self.cacheBytes = cacheBytes
@@ -41,7 +47,8 @@ package final class TCGVirtualMachine: VirtualMachine {
       memory: memory, host: host, machine: self, blocks: blocks, state: state,
       cpuid: cpuid, apicID: apicID, tuning: tuning)
     environment.index = id.rawValue
-    let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset)
+    environment.endsTurnsAtPause = turns != nil
+    let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset, turns: turns)
     let total = vcpus.withLock { list in
       list.append(vcpu)
       return list.count
@@ -121,10 +128,14 @@ package struct TCGAccelerator: Accelerator {
   package let name = "tcg"
   private let cacheBytes: Int
   private let tuning: TranslatorTuning
+  private let takesTurns: Bool
 
   /// `cacheBytes`: how much each vCPU's cache of decoded instructions may take (`tb-size`); nil: 64 MiB, of which only what is used
-  /// costs memory. `tuning`: limits and forced modes of the translator.
-  package init(cacheBytes: Int? = nil, tuning: TranslatorTuning = TranslatorTuning()) {
+  /// costs memory. `tuning`: limits and forced modes of the translator. `takesTurns`: one vCPU executes at a time (`thread=single`).
+  package init(
+    cacheBytes: Int? = nil, tuning: TranslatorTuning = TranslatorTuning(), takesTurns: Bool = false
+  ) {
+    self.takesTurns = takesTurns
     self.cacheBytes = cacheBytes ?? 64 << 20
     self.tuning = tuning
   }
@@ -132,7 +143,8 @@ package struct TCGAccelerator: Accelerator {
   package func makeVM(
     memory: GuestMemory, cpuid: CPUIDTable
   ) throws(AcceleratorError) -> any VirtualMachine {
-    TCGVirtualMachine(memory: memory, cpuid: cpuid, cacheBytes: cacheBytes, tuning: tuning)
+    TCGVirtualMachine(
+      memory: memory, cpuid: cpuid, cacheBytes: cacheBytes, tuning: tuning, takesTurns: takesTurns)
   }
 }
 

@@ -71,7 +71,8 @@ struct AcceleratorChoice {
       // Half of each vCPU's share is for decoded instructions, half for host code.
       let share = options.codeCacheMiB.map { (Int($0) << 20) / (2 * max(cpus, 1)) }
       let tuning = TranslatorTuning(options, codeCacheBytes: share)
-      let accelerator = TCGAccelerator(cacheBytes: share, tuning: tuning)
+      let accelerator = TCGAccelerator(
+        cacheBytes: share, tuning: tuning, takesTurns: options.takesTurns)
       return (accelerator, CPUCapabilities(tcgOn: .ofThisHost))
     }
   }

@@ -107,6 +107,7 @@ import Testing
       "tb-size=1", "one-insn-per-tb=on", "x-translate=off", "x-threshold=1,x-exact-flags=on",
       "x-threshold=1,x-tlb-entries=4,x-flush-every=5,x-request-every=3,x-seed=7",
       "x-max-insns=2,x-code-cache=65536", "split-wx=off,thread=multi",
+      "thread=single",
     ] {
       let status = try run([Goliath.path] + arguments + ["-accel", "tcg,\(properties)"])
       #expect(status == 1, "\(properties)")
