@@ -49,6 +49,10 @@ import CX86
   let jumps: Int
   let hasBMI2: Bool
   let exactFlags: Bool
+  /// Instructions that guest and host have alike.
+  private let features: UInt64
+  /// Nobody else writes guest memory by instructions of his own: LOCK orders nothing.
+  let isAlone: Bool
 
   var count = 0
   var stubCount = 0
@@ -83,10 +87,17 @@ import CX86
     jumps = Int(X86_JUMP_OFFSET) &+ Int(access) &* Int(X86_JUMPS) &* 8
     hasBMI2 = HostFeatures.hasBMI2
     exactFlags = core.environment.tuning.exactFlags
+    features = InstructionFacts.nativeFeatures(guest: core.coreFeatures)
+    isAlone = core.environment.machine?.hasOneVCPU ?? true
     unsafe sides = cache.nextSide
   }
 
-  /// Translates the block at `linear`, whose page is `page`. Nil when its first instruction cannot begin one (it crosses the page).
+  /// The page into which the block's only instruction reaches.
+  private var second: Core.CodePage?
+  private var secondToken: UInt32 = 0
+
+  /// Translates the block at `linear`, whose page is `page`. Nil when the interpreter has to execute its first instruction, because the
+  /// second page that it lies in faults or is no RAM.
   static func translate(
     _ core: Core, _ cache: TranslationCache, linear: UInt64, page: Core.CodePage, access: UInt8,
     isGlobal: Bool
@@ -96,15 +107,13 @@ import CX86
       core, cache, linear: linear, physical: physical, access: access)
     guard let host = unsafe UnsafePointer<UInt8>(bitPattern: UInt(page.host)) else { return nil }
     unsafe translator.decode(host)
-    if translator.count == 0 { return nil }
+    if translator.count == 0 && !translator.decodeAcross(page) { return nil }
     return unsafe translator.emit(isGlobal: isGlobal)
   }
 
   // MARK: - Decoding and liveness
 
   private mutating func decode(_ host: UnsafePointer<UInt8>) {
-    let features = InstructionFacts.nativeFeatures(guest: core.coreFeatures)
-    let vectorFeatures = unsafe core.s.pointee.features
     let limit = max(
       1, min(Int(core.environment.tuning.maximumInstructions), TranslationCache.maximumInstructions)
     )
@@ -115,14 +124,8 @@ import CX86
       {
         return
       }
-      if unsafe p.pointee.handler == Operation.vector.rawValue, unsafe !VectorEngine.prepare(p) {
-        unsafe p.pointee.handler = Operation.undefined.rawValue
-      }
-      let f = unsafe InstructionFacts.of(
-        p, features: features, vectorFeatures: vectorFeatures)
-      unsafe cache.facts[count] = f
       at += unsafe Int(p.pointee.length)
-      count += 1
+      let f = unsafe addDecoded(p)
       switch f.kind {
       case .plain, .stack: continue
       case .control:
@@ -133,6 +136,60 @@ import CX86
         if unsafe !BlockTranslator.staysInside(Insn(p)) { return }
       }
     }
+  }
+
+  /// Completes the instruction decoded at the end of the list.
+  @discardableResult @inline(__always) private mutating func addDecoded(
+    _ p: UnsafeMutablePointer<X86Instruction>
+  ) -> InstructionFacts {
+    if unsafe p.pointee.handler == Operation.vector.rawValue, unsafe !VectorEngine.prepare(p) {
+      unsafe p.pointee.handler = Operation.undefined.rawValue
+    }
+    let f = unsafe InstructionFacts.of(
+      p, features: features, vectorFeatures: core.s.pointee.features)
+    unsafe cache.facts[count] = f
+    count += 1
+    return f
+  }
+
+  /// Decodes one instruction that ends in the next page.
+  private mutating func decodeAcross(_ first: Core.CodePage) -> Bool {
+    let environment = core.environment
+    let nextPage = (linear | Core.pageMask) &+ 1
+    guard let page = core.secondPage(nextPage), page.host != 0 else { return false }
+    environment.markCode(page)
+    // SAFETY: 16 bytes of a buffer of 32; both pages are host memory of 4096 bytes.
+    guard let low = unsafe UnsafeRawPointer(bitPattern: UInt(first.host)),
+      let high = unsafe UnsafeRawPointer(bitPattern: UInt(page.host))
+    else { return false }
+    let inFirst = Int(4096 &- (linear & Core.pageMask))
+    if inFirst >= Decoder.maximumLength { return false }
+    let buffer = unsafe environment.fetchBuffer
+    unsafe UnsafeMutableRawPointer(buffer).copyMemory(
+      from: low + Int(linear & Core.pageMask), byteCount: inFirst)
+    unsafe UnsafeMutableRawPointer(buffer + inFirst).copyMemory(
+      from: high, byteCount: Decoder.maximumLength - inFirst)
+    let p = unsafe cache.decoded
+    if unsafe Decoder.decode(buffer, available: Decoder.maximumLength, codeSize: 8, into: p)
+      == .truncated
+    {
+      return false
+    }
+    if unsafe Int(p.pointee.length) <= inFirst { return false }
+    unsafe addDecoded(p)
+    second = page
+    secondToken = cache.token(
+      nextPage, page.physical, access: access, isGlobal: core.isGlobalCode(nextPage))
+    return true
+  }
+
+  /// Looks whether the second page is still the one that was translated.
+  private mutating func checkSecondPage() {
+    releaseFlags()
+    let slot = Int(((linear | Core.pageMask) &+ 1) &>> 12) & (Int(X86_TOKENS) - 1)
+    out.narrow(0x81, 7, .state(tokens &+ slot &* 4))
+    out.word(secondToken)
+    unsafe branch(.lookup, condition: 5, linear: linear)
   }
 
   /// Which flags must be right before each instruction.
@@ -197,6 +254,7 @@ import CX86
       offset = UInt16(truncatingIfNeeded: address &- linear)
       next = unsafe address &+ UInt64(cache.decoded[k].length)
       noteSide()
+      if second != nil { checkSecondPage() }
       isOpen = unsafe instruction(Insn(cache.decoded + k), cache.facts[k])
       if !isOpen { break }
       address = next
@@ -224,8 +282,9 @@ import CX86
         instructions: UInt16(truncatingIfNeeded: k), indirect: indirect, pageHost: pageHost,
         pageMemory: pageMemory, checkedHost: checkedHost, checkedMemory: checkedMemory,
         plainHost: plainHost, plainMemory: plainMemory, miss: miss, sides: sides,
-        sideCount: UInt32(truncatingIfNeeded: sideCount), incoming: 0, hashNext: nil,
-        pageNext: nil))
+        sideCount: UInt32(truncatingIfNeeded: sideCount), incoming: 0,
+        crossPhysical: second?.physical ?? UInt64.max, crossToken: secondToken, hashNext: nil,
+        pageNext: nil, crossNext: nil))
   }
 
   /// Offset of the place reached.

@@ -28,8 +28,24 @@ extension Core {
       let physical = page.physical | linear & Core.pageMask
       let access = UInt8(truncatingIfNeeded: accessClass)
       var found = unsafe cache.find(linear, physical, access: access)
+      if let block = unsafe found, unsafe block.pointee.crosses {
+        let second = try resolveFetch((linear | Core.pageMask) &+ 1)
+        if unsafe second.physical == block.pointee.crossPhysical {
+          unsafe setToken((linear | Core.pageMask) &+ 1, access, block.pointee.crossToken)
+        } else {
+          unsafe cache.kill(block)
+          unsafe found = nil
+        }
+      }
       if unsafe found == nil {
-        guard let cold = unsafe try lookup() else { return try step() }
+        guard let cold = unsafe try lookup() else {
+          // The instruction reaches into the next page. What is met once will be met again.
+          guard let across = unsafe translate(cache, linear, page, access) else {
+            return try step()
+          }
+          unsafe setToken((linear | Core.pageMask) &+ 1, access, across.pointee.crossToken)
+          continue
+        }
         let heat = unsafe cold.pointee.heat &+ 1
         unsafe cold.pointee.heat = heat
         if heat >= threshold {
@@ -48,8 +64,7 @@ extension Core {
       }
       guard let block = unsafe found else { return try step() }
 
-      // SAFETY: tables inside the state's allocation, indices masked.
-      unsafe tokens(access)[Int(linear &>> 12) & (Int(X86_TOKENS) - 1)] = block.pointee.token
+      unsafe setToken(linear, access, block.pointee.token)
       let traces = TranslationLog.traces
       if exit != 0 && exitGeneration == cache.generation && !traces {
         unsafe cache.link(exit, from: linear, to: block)
@@ -137,11 +152,8 @@ extension Core {
     }
     if !cache.hasRoom { cache.reset() }
     environment.markCode(page)
-    // SAFETY: the entry that `resolveFetch` found or filled.
-    let entry = unsafe s.pointee.itlb + Int(linear &>> 12 & UInt64(X86_ITLB_ENTRIES - 1))
     let block = unsafe BlockTranslator.translate(
-      self, cache, linear: linear, page: page, access: access,
-      isGlobal: entry.pointee.physical & 1 != 0)
+      self, cache, linear: linear, page: page, access: access, isGlobal: isGlobalCode(linear))
     cache.counters.nanoseconds &+= x86_tsc() &- start
     if TranslationLog.logsGuestCode || TranslationLog.logsHostCode, let block = unsafe block {
       unsafe TranslationLog.logTranslation(block, cache, page: page.host)
@@ -150,6 +162,23 @@ extension Core {
   }
 
   // MARK: - Tables
+
+  @inline(__always) private func setToken(_ linear: UInt64, _ access: UInt8, _ token: UInt32) {
+    // SAFETY: the index is masked to the table's size.
+    unsafe tokens(access)[Int(linear &>> 12) & (Int(X86_TOKENS) - 1)] = token
+  }
+
+  /// The page at `linear` as source of instructions; nil when fetching there faults.
+  func secondPage(_ linear: UInt64) -> CodePage? {
+    if !isCanonical(linear) { return nil }
+    do throws(GuestFault) { return try resolveFetch(linear) } catch { return nil }
+  }
+
+  /// Whether the page of code at `linear`, just resolved, is a global one.
+  func isGlobalCode(_ linear: UInt64) -> Bool {
+    // SAFETY: the entry that `resolveFetch` found or filled.
+    unsafe s.pointee.itlb[Int(linear &>> 12 & UInt64(X86_ITLB_ENTRIES - 1))].physical & 1 != 0
+  }
 
   /// Tokens of the code pages that translated code may go to without asking, by linear page.
   private func tokens(_ access: UInt8) -> UnsafeMutablePointer<UInt32> {

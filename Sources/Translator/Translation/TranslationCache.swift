@@ -40,8 +40,14 @@ import Glibc
   var sideCount: UInt32
   /// First LinkRecord of the jumps that were patched to come here; 0 for none.
   var incoming: UInt32
+  /// For a block whose only instruction ends in the next page: that page, else all ones; and what stands for it there.
+  var crossPhysical: UInt64
+  var crossToken: UInt32
   var hashNext: UnsafeMutablePointer<TranslatedBlock>?
   var pageNext: UnsafeMutablePointer<TranslatedBlock>?
+  var crossNext: UnsafeMutablePointer<TranslatedBlock>?
+
+  var crosses: Bool { crossPhysical != UInt64.max }
 }
 
 /// From a host offset on, up to the next entry's: this guest instruction.
@@ -95,6 +101,8 @@ struct LinkRecord {
   private var linkCount = 1
   private let hash: UnsafeMutablePointer<UnsafeMutablePointer<TranslatedBlock>?>
   private let pageHash: UnsafeMutablePointer<UnsafeMutablePointer<TranslatedBlock>?>
+  /// Blocks that end in a page, by that page.
+  private let crossHash: UnsafeMutablePointer<UnsafeMutablePointer<TranslatedBlock>?>
   /// Open addressing: key pairs and their tokens.
   private let contexts: UnsafeMutablePointer<CodeContext>
   private var contextCount = 0
@@ -145,6 +153,7 @@ struct LinkRecord {
     let l = reserve(linkCapacity * MemoryLayout<LinkRecord>.stride)
     let h = reserve(TranslationCache.hashSize * 8)
     let p = reserve(TranslationCache.pageHashSize * 8)
+    let x = reserve(TranslationCache.pageHashSize * 8)
     let c = reserve(TranslationCache.contextHashSize * MemoryLayout<CodeContext>.stride)
     let n = TranslationCache.maximumInstructions + 1
     let d = reserve(n * MemoryLayout<X86Instruction>.stride)
@@ -165,6 +174,8 @@ struct LinkRecord {
     unsafe links = (map + l).assumingMemoryBound(to: LinkRecord.self)
     unsafe hash = (map + h).assumingMemoryBound(to: UnsafeMutablePointer<TranslatedBlock>?.self)
     unsafe pageHash = (map + p).assumingMemoryBound(
+      to: UnsafeMutablePointer<TranslatedBlock>?.self)
+    unsafe crossHash = (map + x).assumingMemoryBound(
       to: UnsafeMutablePointer<TranslatedBlock>?.self)
     unsafe contexts = (map + c).assumingMemoryBound(to: CodeContext.self)
     unsafe decoded = (map + d).assumingMemoryBound(to: X86Instruction.self)
@@ -294,6 +305,11 @@ struct LinkRecord {
     let page = TranslationCache.pageSlot(block.physical)
     unsafe at.pointee.pageNext = pageHash[page]
     unsafe pageHash[page] = at
+    if block.crosses {
+      let second = TranslationCache.pageSlot(block.crossPhysical)
+      unsafe at.pointee.crossNext = crossHash[second]
+      unsafe crossHash[second] = at
+    }
     counters.blocks &+= 1
     counters.guestInstructions &+= UInt64(block.instructions)
     counters.guestBytes &+= UInt64(block.length)
@@ -335,45 +351,62 @@ struct LinkRecord {
     let page = physical & ~0xFFF
     let slot = TranslationCache.pageSlot(page)
     var isEmpty = true
-    var previous: UnsafeMutablePointer<TranslatedBlock>?
     var candidate = unsafe pageHash[slot]
     while let block = unsafe candidate {
-      let next = unsafe block.pointee.pageNext
+      unsafe candidate = block.pointee.pageNext
       let start = unsafe block.pointee.physical
+      if start & ~0xFFF != page { continue }
       let end = unsafe start &+ UInt64(block.pointee.length)
-      if start & ~0xFFF == page {
-        if wholePage || (start < physical &+ length && physical < end) {
-          unsafe kill(block)
-          if let previous = unsafe previous {
-            unsafe previous.pointee.pageNext = next
-          } else {
-            unsafe pageHash[slot] = next
-          }
-          unsafe candidate = next
-          continue
-        }
+      if wholePage || (start < physical &+ length && physical < end) {
+        unsafe kill(block)
+      } else {
         isEmpty = false
       }
-      unsafe previous = block
-      unsafe candidate = next
+    }
+    unsafe candidate = crossHash[slot]
+    while let block = unsafe candidate {
+      unsafe candidate = block.pointee.crossNext
+      if unsafe block.pointee.crossPhysical != page { continue }
+      let end = unsafe (block.pointee.physical & 0xFFF &+ UInt64(block.pointee.length)) & 0xFFF
+      if wholePage || physical & 0xFFF < end {
+        unsafe kill(block)
+      } else {
+        isEmpty = false
+      }
     }
     return isEmpty
   }
 
-  private func kill(_ block: UnsafeMutablePointer<TranslatedBlock>) {
+  /// Takes a block out of a list that is linked by `next`.
+  private func unlink(
+    _ block: UnsafeMutablePointer<TranslatedBlock>,
+    _ head: UnsafeMutablePointer<UnsafeMutablePointer<TranslatedBlock>?>,
+    _ next: WritableKeyPath<TranslatedBlock, UnsafeMutablePointer<TranslatedBlock>?>
+  ) {
+    let after = unsafe block.pointee[keyPath: next]
+    var at = unsafe head.pointee
+    if unsafe at == block {
+      unsafe head.pointee = after
+      return
+    }
+    while let other = unsafe at {
+      unsafe at = other.pointee[keyPath: next]
+      if unsafe at == block {
+        unsafe other.pointee[keyPath: next] = after
+        return
+      }
+    }
+  }
+
+  /// Forgets one block. Nothing jumps there any more, and it is found no more.
+  func kill(_ block: UnsafeMutablePointer<TranslatedBlock>) {
     counters.invalidatedBlocks &+= 1
     let slot = unsafe TranslationCache.slot(block.pointee.linear, block.pointee.physical)
-    if unsafe hash[slot] == block {
-      unsafe hash[slot] = block.pointee.hashNext
-    } else {
-      var at = unsafe hash[slot]
-      while let other = unsafe at {
-        if unsafe other.pointee.hashNext == block {
-          unsafe other.pointee.hashNext = block.pointee.hashNext
-          break
-        }
-        unsafe at = other.pointee.hashNext
-      }
+    unsafe unlink(block, hash + slot, \.hashNext)
+    unsafe unlink(block, pageHash + TranslationCache.pageSlot(block.pointee.physical), \.pageNext)
+    if unsafe block.pointee.crosses {
+      unsafe unlink(
+        block, crossHash + TranslationCache.pageSlot(block.pointee.crossPhysical), \.crossNext)
     }
     unsafe block.pointee.physical = UInt64.max
     var link = unsafe Int(block.pointee.incoming)
@@ -420,6 +453,7 @@ struct LinkRecord {
     forgetJumps()
     unsafe memset(hash, 0, TranslationCache.hashSize * 8)
     unsafe memset(pageHash, 0, TranslationCache.pageHashSize * 8)
+    unsafe memset(crossHash, 0, TranslationCache.pageHashSize * 8)
     unsafe memset(
       contexts, 0, TranslationCache.contextHashSize * MemoryLayout<CodeContext>.stride)
     // The processor must not run on with bytes that it fetched before they are replaced.
