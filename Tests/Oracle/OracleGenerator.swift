@@ -25,6 +25,13 @@ package struct OracleInstruction: Sendable {
   /// Bytes of the data pages that need not agree: MXCSR_MASK, in which the guest's processor may differ.
   var ignoredMemory: Range<Int>?
   package var name = ""
+  /// FNSTENV and FNSAVE: D9 /6 and DD /6 with a memory operand.
+  var storesEnvironment: Bool {
+    for (n, byte) in bytes.enumerated() where byte == 0xD9 || byte == 0xDD {
+      return n + 1 < bytes.count && bytes[n + 1] < 0xC0 && bytes[n + 1] >> 3 & 7 == 6
+    }
+    return false
+  }
   /// Where its bytes have a displacement relative to RIP.
   var displacementOffset: Int?
 }

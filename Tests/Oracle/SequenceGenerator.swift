@@ -147,6 +147,8 @@ struct SequenceGenerator {
       if one.bytes.count > 15 { continue }
       // The mask that FXSAVE writes differs, and could be read again.
       if one.name == "fxsave" { continue }
+      // Where the last x87 instruction was is not kept by translated code.
+      if one.name == "x87", one.storesEnvironment { continue }
       let isRare = ["ud2", "undefined", "not in 64-bit mode", "gather"].contains(one.name)
       if isRare, generator.random.chance(85) { continue }
       add(
