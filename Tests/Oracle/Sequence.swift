@@ -25,6 +25,8 @@ struct SequenceItem {
   /// Sets all arithmetic flags and reads none.
   var cleansFlags = false
   var isPinned = false
+  /// Changes which flags the code behind it reads: they may be stale where exactness is not asked for.
+  var changesFlagUse = false
   var fixups: [Fixup] = []
 }
 

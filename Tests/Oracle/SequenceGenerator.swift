@@ -352,6 +352,7 @@ struct SequenceGenerator {
     add(
       SequenceItem(
         bytes: bytes, name: "store to code",
+        changesFlagUse: form == .jump || [0x11, 0x19, 0xCC].contains(bytes[bytes.count - 1]),
         fixups: [
           .init(
             offset: field, width: 4, target: .item(Int.max, addend: addend), end: bytes.count)

@@ -32,6 +32,7 @@ extension BlockTranslator {
       out.move(HostRegister.address, stack)
       let top = unsafe check(size: 8, write: false, wantsScratch: false, retry: retry)
       out.load(HostRegister.address, top.memory)
+      checkTarget()
       let released: Int32 =
         8 &+ (i.handler == Operation.returnImmediate.rawValue ? Int32(i.immediate & 0xFFFF) : 0)
       out.lea(stack, HostMemory(base: stack, displacement: released))
@@ -42,22 +43,29 @@ extension BlockTranslator {
       if i.isRegister {
         flagsToMemory()
         targetRegister(f.rm)
+        flagsInHost = false
       } else {
         let target = operand(i, size: 8, write: false, wantsScratch: false)
         out.load(HostRegister.address, target.memory)
       }
+      checkTarget()
       jumpIndirect()
       return false
     case .callIndirect:
       if i.size != 8 || (i.isRegister && f.rm == 4) { return interpret() }
-      if !i.isRegister {
+      if i.isRegister {
+        flagsToMemory()
+        targetRegister(f.rm)
+        flagsInHost = false
+        checkTarget()
+      } else {
         let target = operand(i, size: 8, write: false, wantsScratch: false)
         out.load(HostRegister.address, target.memory)
+        checkTarget()
         out.store(HostRegister.address, .state(Int(x86OffsetSpill)))
       }
       pushReturnAddress()
       if i.isRegister {
-        flagsToMemory()
         targetRegister(f.rm)
       } else {
         out.load(HostRegister.address, .state(Int(x86OffsetSpill)))
@@ -86,6 +94,19 @@ extension BlockTranslator {
     } else {
       out.load(HostRegister.address, .guest(guest))
     }
+  }
+
+  /// A branch to a non-canonical address faults itself, before it has had an effect: the interpreter does that. Uses R11.
+  private mutating func checkTarget() {
+    flagsToMemory()
+    flagsInHost = false
+    out.move(HostRegister.entry, HostRegister.address)
+    out.bytes(0x49, 0xC1, 0xFB)  // sar r11, 47
+    out.byte(47)
+    out.bytes(0x49, 0xFF, 0xC3)  // inc r11
+    out.bytes(0x49, 0x83, 0xFB)  // cmp r11, 1
+    out.byte(1)
+    branch(.interpret, condition: 7, linear: here)
   }
 
   /// Goes to the guest address in R10, by the table of targets; each block's entry looks whether it is the right one.

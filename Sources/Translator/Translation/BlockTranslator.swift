@@ -14,6 +14,8 @@ import CX86
     case lookupIndirect
     /// An exit to `linear` that can be linked, flags in the host's register or in memory.
     case exitHost, exitMemory
+    /// The interpreter executes the instruction at `linear`; flags are in memory.
+    case interpret
   }
   var kind: Kind
   /// Of X86LinkSite.
@@ -420,6 +422,10 @@ import CX86
       case .lookupIndirect:
         miss = reached
         out.constant(HostRegister.entry, UInt64(x86ExitLookup))
+        out.jump(through: .state(Int(x86OffsetExitMemory)))
+      case .interpret:
+        out.constant(HostRegister.address, stub.linear)
+        out.constant(HostRegister.entry, UInt64(x86ExitInterpret))
         out.jump(through: .state(Int(x86OffsetExitMemory)))
       case .lookup:
         out.constant(HostRegister.address, stub.linear)
