@@ -14,22 +14,21 @@ extension TCGVCPU {
   /// What the core derives from segments, control registers, flags and CPL: sizes, masks, TLBs in use, windows.
   package var derivedState: [UInt64] {
     // SAFETY: the vCPU's own state; the TLBs lie in its allocation.
-    unsafe withUnsafePointer(to: environment.state.pointer.pointee) { s in
-      let start = unsafe UInt64(UInt(bitPattern: s))
-      var values = unsafe [
-        UInt64(s.pointee.cpl), UInt64(s.pointee.codeSize), UInt64(s.pointee.stackSize),
-        UInt64(s.pointee.shadow), UInt64(s.pointee.slowMode), UInt64(s.pointee.nmiBlocked),
-        UInt64(s.pointee.events), UInt64(s.pointee.activity),
-        s.pointee.linearMask, s.pointee.stackMask, s.pointee.fetchEnd,
-        UInt64(UInt(bitPattern: s.pointee.tlb)) &- start,
-        UInt64(UInt(bitPattern: s.pointee.itlb)) &- start,
-      ]
-      let core = environment.core
-      for n in UInt8(0)..<6 {
-        let window = unsafe core.window(n).pointee
-        values += [window.base, window.readEnd, window.writeEnd]
-      }
-      return values
+    let s = unsafe environment.state.pointer
+    let start = unsafe UInt64(UInt(bitPattern: s))
+    var values = unsafe [
+      UInt64(s.pointee.cpl), UInt64(s.pointee.codeSize), UInt64(s.pointee.stackSize),
+      UInt64(s.pointee.shadow), UInt64(s.pointee.slowMode), UInt64(s.pointee.nmiBlocked),
+      UInt64(s.pointee.events), UInt64(s.pointee.activity),
+      s.pointee.linearMask, s.pointee.stackMask, s.pointee.fetchEnd,
+      UInt64(UInt(bitPattern: s.pointee.tlb)) &- start,
+      UInt64(UInt(bitPattern: s.pointee.itlb)) &- start,
+    ]
+    let core = environment.core
+    for n in UInt8(0)..<6 {
+      let window = unsafe core.window(n).pointee
+      values += [window.base, window.readEnd, window.writeEnd]
     }
+    return values
   }
 }

@@ -25,7 +25,7 @@ import Translator
 
   private enum Kind: Int, CaseIterable {
     case syscall, sysret, iret, swapgs, int, int3, pushf, popf, movs, stos, undefined, pageFault
-    case rdtscp
+    case rdtscp, flag, access, base, wrmsr, control
   }
 
   private static func number(_ name: String) -> UInt64? {
@@ -92,12 +92,15 @@ import Translator
   private static func makeCase(_ random: inout Random) -> Case {
     let kind = random.pick(Kind.allCases)
     var isUser = random.oneIn(2)
-    if kind == .sysret || kind == .swapgs { isUser = random.oneIn(16) }
+    if [.sysret, .swapgs, .flag, .access, .wrmsr, .control].contains(kind) {
+      isUser = random.oneIn(16)
+    }
     if kind == .syscall { isUser = !random.oneIn(8) }
     var state = TinyMachine.longMode(at: 0x1000)
     let smap = random.oneIn(3)
     if smap { state.cr4 |= 1 << 21 }
     if random.oneIn(4) { state.cr4 |= 4 }  // TSD
+    if random.oneIn(2) { state.cr4 |= 1 << 16 }  // FSGSBASE
     if random.oneIn(4) { state.cr0 &= ~(1 << 18) }  // AM
     state.gdtr = DescriptorTableRegister(base: 0x5000, limit: random.oneIn(16) ? 0x17 : 0x6F)
     state.idtr = DescriptorTableRegister(base: 0x6000, limit: random.oneIn(16) ? 0x5F : 0x3FF)
@@ -234,6 +237,26 @@ import Translator
       }
     case .undefined: return [0x0F, 0x0B]
     case .pageFault: return [0x48, 0x8B, 0x04, 0x25] + bytes(random.pick([0x40_0000, 0x3000]), 4)
+    case .flag:
+      let opcode = random.pick([0xFA, 0xFB, 0xFC, 0xFD] as [UInt8])
+      return [0x48, 0xFF, 0xC3, opcode] + (random.oneIn(2) ? [0x9C, 0x59, 0x48, 0x01, 0xC8] : [])
+    case .access:
+      return [0x0F, 0x01, random.oneIn(2) ? 0xCA : 0xCB, 0x8A, 0x04, 0x25] + bytes(user, 4)
+    case .base:
+      let sub = UInt8(random.below(4))
+      return [
+        0xF3, random.pick([0x40, 0x48, 0x49]), 0x0F, 0xAE, 0xC0 | sub << 3 | UInt8(random.below(8)),
+      ]
+    case .wrmsr:
+      registers[1] = random.pick([0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103, 0x1B0])
+      registers[2] = random.pick([0, 0x7FFF, 0x8000, 0xFFFF_8000, 0x1_0000_0000])
+      return [0x0F, 0x30]
+    case .control:
+      let register = UInt8(random.below(8))
+      return [
+        random.oneIn(2) ? 0x41 : 0x40, 0x0F, 0x20,
+        0xC0 | random.pick([0, 2, 3, 4]) << 3 | register,
+      ]
     case .rdtscp: return [0x0F, 0x01, 0xF9, 0x31, 0xC0, 0x31, 0xD2]
     }
   }
@@ -270,33 +293,49 @@ import Translator
   }
 
   @Test func fastHelpersLeaveWhatTheRulesLeave() throws {
+    try compare(TinyMachine(tuning: .interpreter), expectsHelpers: true)
+  }
+
+  @Test func translatedCodeLeavesWhatTheRulesLeave() throws {
+    var tuning = TranslatorTuning()
+    tuning.threshold = 1
+    tuning.exactFlags = true
+    try compare(TinyMachine(tuning: tuning), expectsHelpers: false)
+  }
+
+  private func compare(_ other: TinyMachine, expectsHelpers: Bool) throws {
     let seed = Self.number("GOLIATH_FAST_SEED") ?? UInt64(time(nil))
     let cases = Self.number("GOLIATH_FAST_CASES") ?? 1500
-    let machine = try TinyMachine()
+    let machine = try TinyMachine(tuning: .interpreter)
     let vcpu = try #require(machine.vcpu as? TCGVCPU)
+    let otherVCPU = try #require(other.vcpu as? TCGVCPU)
     var done = [Int](repeating: 0, count: Kind.allCases.count)
-    for number in 0..<cases {
+    for number in (Self.number("GOLIATH_FAST_FROM") ?? 0)..<cases {
       var random = Random(seed: seed &+ number &* 0x1234_5678_9ABC_DEF1)
       let test = Self.makeCase(&random)
       let slow = try Self.run(test, on: machine, vcpu, fast: false)
-      let before = vcpu.fastHelperCount
-      let fast = try Self.run(test, on: machine, vcpu, fast: true)
+      let before = otherVCPU.fastHelperCount
+      let fast = try Self.run(test, on: other, otherVCPU, fast: true)
       // One is on the way there.
-      if vcpu.fastHelperCount - before > 1 { done[test.kind.rawValue] += 1 }
+      if otherVCPU.fastHelperCount - before > 1 { done[test.kind.rawValue] += 1 }
       if slow == fast { continue }
       let place = zip(slow.memory, fast.memory).map { pair in
         zip(pair.0, pair.1).enumerated().first { $0.1.0 != $0.1.1 }.map { String($0.0, radix: 16) }
       }
+      let stack = [slow, fast].map { result in
+        let at = Int(truncatingIfNeeded: result.state.registers[4] & 0xFFF8)
+        return result.memory[0][at..<min(at + 56, 0x30000)].map { String($0, radix: 16) }.joined(separator: " ")
+      }
       Issue.record(
         """
         seed \(seed), case \(number), \(test.kind), user \(test.isUser): \(slow.exit) \(fast.exit)
-        \(slow.derived)\n\(fast.derived)\nmemory \(place)
+        \(slow.derived)\n\(fast.derived)\nmemory \(place)\n\(stack)
         \(slow.state.registerText(withFloatingPoint: false))
         \(fast.state.registerText(withFloatingPoint: false))
         """)
       return
     }
-    for kind in Kind.allCases where cases >= 1000 {
+    for kind in Kind.allCases where cases >= 1000 && expectsHelpers && kind != .control {
       #expect(done[kind.rawValue] > 0, "\(kind) was never done by a helper, seed \(seed)")
     }
   }

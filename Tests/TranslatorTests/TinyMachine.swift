@@ -22,11 +22,12 @@ final class TinyMachine {
     CPUIDTable.Entry(0x8000_0008, eax: 0x3028),
   ])
 
-  init(megabytes: Int = 4) throws {
+  init(megabytes: Int = 4, tuning: TranslatorTuning = TranslatorTuning()) throws {
     let ram = try RAMBlock(name: "ram", size: megabytes << 20)
     memory.setSlots([MemorySlot(guest: GuestAddress(0), size: UInt64(megabytes) << 20, block: ram)])
     host = RecordingHost()
-    vm = try TCGAccelerator(cacheBytes: 1 << 20).makeVM(memory: memory, cpuid: TinyMachine.cpuid)
+    vm = try TCGAccelerator(cacheBytes: 1 << 20, tuning: tuning).makeVM(
+      memory: memory, cpuid: TinyMachine.cpuid)
     vcpu = try vm.makeVCPU(id: VCPUID(0), apicID: APICID(0), host: host)
   }
 

@@ -5,6 +5,7 @@
 // Bits of CR0, CR4, EFER and RFLAGS (SDM vol. 3A, 2.3 to 2.5).
 #define CR0_AM (1ull << 18)
 #define CR4_TSD (1ull << 2)
+#define CR4_FSGSBASE (1ull << 16)
 #define CR4_SMAP (1ull << 21)
 #define EFER_SCE 1ull
 #define EFER_LMA (1ull << 10)
@@ -349,6 +350,51 @@ int x86_fast_pushf(X86State *s) {
   return 1;
 }
 
+// MARK: - Bases of FS and GS, access to user pages
+
+static inline void setBase(X86State *s, uint32_t n, uint64_t base) {
+  s->segment[n].base = base;
+  s->window[n].base = base;
+}
+
+int x86_fast_base(X86State *s, uint32_t which, uint32_t reg, uint32_t size) {
+  if (!isPlain(s) || !(s->cr4 & CR4_FSGSBASE)) return 0;
+  uint32_t n = which & 1 ? GS : FS;
+  uint64_t *r = &s->gpr[reg & 15];
+  if (which < 2) {
+    *r = size == 8 ? s->segment[n].base : (uint32_t)s->segment[n].base;
+  } else {
+    uint64_t base = size == 8 ? *r : (uint32_t)*r;
+    if (!isCanonical(base)) return 0;
+    setBase(s, n, base);
+  }
+  s->fastCount++;
+  return 1;
+}
+
+int x86_fast_wrmsr(X86State *s) {
+  if (!isPlain(s) || s->cpl != 0) return 0;
+  uint64_t value = (uint32_t)s->gpr[RAX] | s->gpr[RDX] << 32;
+  if (!isCanonical(value)) return 0;
+  switch ((uint32_t)s->gpr[RCX]) {
+  case 0xC0000100: setBase(s, FS, value); break;
+  case 0xC0000101: setBase(s, GS, value); break;
+  case 0xC0000102: s->kernelGSBase = value; break;
+  default: return 0;
+  }
+  s->fastCount++;
+  return 1;
+}
+
+int x86_fast_access(X86State *s, int set) {
+  // As Translator's Feature.smap.
+  if (!isPlain(s) || s->cpl != 0 || !(s->coreFeatures & 4)) return 0;
+  s->eflags = set ? s->eflags | FLAG_AC : s->eflags & ~FLAG_AC;
+  setClass(s);
+  s->fastCount++;
+  return 1;
+}
+
 // MARK: - Strings
 
 /// The copy with the processor's own instruction, element by element: exact for operands that overlap.
@@ -457,6 +503,42 @@ int x86_fast_rep_stos(X86State *s, uint32_t size) {
   }
   s->fastCount++;
   return X86_FAST_DONE;
+}
+
+// MARK: - From translated code
+
+/// 1: done.
+__attribute__((used)) int x86_fast_inside(X86State *s, uint32_t word) {
+  uint32_t first = word >> 8 & 0xFF, second = word >> 16 & 0xFF;
+  switch (word & 0xFF) {
+  case x86FastRdtsc: return x86_fast_rdtsc(s, 0);
+  case x86FastRdtscp: return x86_fast_rdtsc(s, 1);
+  case x86FastPushf: return x86_fast_pushf(s);
+  // Stopped for a request: the interpreter begins anew from there, and leaves at once.
+  case x86FastRepMovs: return x86_fast_rep_movs(s, first, second) == X86_FAST_DONE;
+  case x86FastRepStos: return x86_fast_rep_stos(s, first) == X86_FAST_DONE;
+  case x86FastBase: return x86_fast_base(s, second & 3, first, second & 16 ? 8 : 4);
+  case x86FastWrmsr: return x86_fast_wrmsr(s);
+  default: return 0;
+  }
+}
+
+/// Where translated code goes on, by the table of indirect jumps of the class that is in use now; 0: nothing was done.
+__attribute__((used)) uint64_t x86_fast_away(X86State *s, uint32_t word) {
+  int done;
+  switch (word & 0xFF) {
+  case x86FastSyscall: done = x86_fast_syscall(s); break;
+  case x86FastSysret: done = x86_fast_sysret(s); break;
+  case x86FastIretq: done = x86_fast_iretq(s); break;
+  case x86FastPopf: done = x86_fast_popf(s); break;
+  case x86FastStac: done = x86_fast_access(s, 1); break;
+  case x86FastClac: done = x86_fast_access(s, 0); break;
+  default: done = 0;
+  }
+  if (!done) return 0;
+  uint64_t class = (uint64_t)(s->tlb - tlbOf(s, 0)) / X86_TLB_ENTRIES;
+  const uint64_t *table = (const uint64_t *)((char *)s + X86_JUMP_OFFSET) + class * X86_JUMPS;
+  return table[s->rip & (X86_JUMPS - 1)];
 }
 
 #pragma clang attribute pop

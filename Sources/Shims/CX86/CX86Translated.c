@@ -234,6 +234,8 @@ void x86_translated_prepare(void *state) {
   t->slowLinearWrite = (uint64_t)x86_slow_linear_write;
   t->loadVectors = (uint64_t)x86_load_vectors;
   t->loadX87 = (uint64_t)x86_load_x87;
+  t->fastInside = (uint64_t)x86_fast_call_inside;
+  t->fastAway = (uint64_t)x86_fast_call_away;
   struct x86_cpuid_answer leaf = x86_host_cpuid(1, 0);
   int saves = leaf.ecx >> 27 & 1;
   uint32_t low = 3, high = 0;

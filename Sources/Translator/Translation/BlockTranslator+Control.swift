@@ -208,13 +208,4 @@ extension BlockTranslator {
     default: return interpret()
     }
   }
-
-  // MARK: - Instructions with code of their own
-
-  /// Whether a block goes on behind an instruction that is neither plain nor control.
-  static func staysInside(_ i: Insn) -> Bool { false }
-
-  mutating func special(_ i: Insn, _ f: InstructionFacts) -> Bool {
-    interpret()
-  }
 }

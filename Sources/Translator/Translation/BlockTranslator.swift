@@ -205,7 +205,8 @@ import CX86
       switch f.kind {
       case .plain, .stack:
         live = live & ~f.flagsWritten | f.flagsRead
-      default: live = InstructionFacts.allFlags
+      default:
+        if unsafe !keepsFlags(Insn(cache.decoded + k)) { live = InstructionFacts.allFlags }
       }
       if exactFlags { live = InstructionFacts.allFlags }
       unsafe cache.live[k] = live
@@ -257,7 +258,9 @@ import CX86
       next = unsafe address &+ UInt64(cache.decoded[k].length)
       noteSide()
       if second != nil { checkSecondPage() }
+      let isShadowed = followsSTI
       isOpen = unsafe instruction(Insn(cache.decoded + k), cache.facts[k])
+      if isShadowed { followsSTI = false }
       if !isOpen { break }
       address = next
       k &+= 1

@@ -217,6 +217,16 @@ enum {
   x86OffsetSlowLinearWrite = offsetof(X86State, translated.slowLinearWrite),
   x86OffsetLoadVectors = offsetof(X86State, translated.loadVectors),
   x86OffsetLoadX87 = offsetof(X86State, translated.loadX87),
+  x86OffsetFastInside = offsetof(X86State, translated.fastInside),
+  x86OffsetFastAway = offsetof(X86State, translated.fastAway),
+  x86OffsetEvents = offsetof(X86State, events),
+  x86OffsetCR0 = offsetof(X86State, cr0),
+  x86OffsetCR2 = offsetof(X86State, cr2),
+  x86OffsetCR3 = offsetof(X86State, cr3),
+  x86OffsetCR4 = offsetof(X86State, cr4),
+  x86OffsetKernelGS = offsetof(X86State, kernelGSBase),
+  x86OffsetGSBase = offsetof(X86State, segment[5].base),
+  x86OffsetGSWindow = offsetof(X86State, window[5].base),
 };
 
 #define X86_RAW_OF 0x0001

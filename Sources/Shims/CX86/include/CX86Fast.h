@@ -21,6 +21,13 @@ int x86_fast_popf(X86State *_Nonnull s);
 /// PUSHFQ. 1: done.
 int x86_fast_pushf(X86State *_Nonnull s);
 
+/// RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE by `which` 0 to 3, with general register `reg` of `size` bytes. 1: done.
+int x86_fast_base(X86State *_Nonnull s, uint32_t which, uint32_t reg, uint32_t size);
+/// WRMSR of the bases of FS and GS. 1: done.
+int x86_fast_wrmsr(X86State *_Nonnull s);
+/// STAC, CLAC. 1: done.
+int x86_fast_access(X86State *_Nonnull s, int set);
+
 /// INT n, INT3: the gate's privilege is checked.
 #define X86_DELIVER_SOFTWARE 1
 /// The frame ends with an error code.
@@ -41,3 +48,31 @@ int x86_fast_interrupt(X86State *_Nonnull s, uint32_t vector, uint32_t how, uint
 int x86_fast_rep_movs(X86State *_Nonnull s, uint32_t size, uint32_t segment);
 /// REP STOS with 64-bit addresses. Returns as x86_fast_rep_movs.
 int x86_fast_rep_stos(X86State *_Nonnull s, uint32_t size);
+
+// MARK: - From translated code
+
+/// What an instruction asks for, in the low byte of the word that translated code passes in R11; the next two are its parameters, the
+/// highest is the instruction's length.
+enum {
+  // Away: go on wherever `rip` is then.
+  x86FastSyscall,
+  x86FastSysret,
+  x86FastIretq,
+  x86FastPopf,
+  x86FastStac,
+  x86FastClac,
+  // Inside: go on with the next instruction.
+  x86FastRdtsc,
+  x86FastRdtscp,
+  x86FastPushf,
+  /// Parameters: element size, segment.
+  x86FastRepMovs,
+  x86FastRepStos,
+  /// Parameters: register, `which` and, in bit 4, whether it has 64 bits.
+  x86FastBase,
+  x86FastWrmsr,
+};
+
+/// Routines for translated code: R10 is the address of the next instruction, R11 the word; arithmetic flags are in X86State.flags. They
+/// come back, go to the code at `rip`, or leave for the interpreter to execute the instruction.
+extern const char x86_fast_call_inside[], x86_fast_call_away[];

@@ -51,6 +51,8 @@ typedef struct {
   uint64_t codeStart, codeSize;
   /// Addresses of the routines below, for indirect calls and jumps.
   uint64_t exitHost, exitMemory, slowRead, slowWrite, slowLinearRead, slowLinearWrite, loadVectors, loadX87;
+  /// Those of CX86FastCall.c.
+  uint64_t fastInside, fastAway;
 } X86Translated;
 
 #define X86_TOKENS 1024
