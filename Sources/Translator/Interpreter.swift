@@ -5,7 +5,10 @@ import Glibc
 extension Core {
   /// Executes until something outside is needed.
   func run() -> StopReason {
+    // What the loop needs again and again is retained once: counting references costs as much as what is done with them.
     let environment = self.environment
+    let blocks = environment.blocks
+    var translations = blocks.translations
     unsafe x86_translated_thread(s)
     while true {
       // SAFETY: the own state.
@@ -29,8 +32,13 @@ extension Core {
         if slowMode != 0 || shadow != 0 {
           flow = try step()
         } else if isTranslatable {
-          flow = try runTranslated(environment)
-        } else if let block = unsafe try lookup() {
+          if translations == nil { translations = makeTranslationCache(environment, blocks) }
+          guard let cache = translations else {
+            unsafe s.pointee.translated.isOff = 1
+            continue
+          }
+          flow = try runTranslated(environment, blocks, cache)
+        } else if let block = unsafe try lookup(blocks) {
           let traces = TranslationLog.traces
           if traces { logExecution() }
           flow = unsafe try executeBlocks(block, single: traces)
@@ -181,9 +189,8 @@ extension Core {
   // MARK: - Blocks
 
   /// The block at RIP; nil when the instruction there must be executed alone.
-  func lookup() throws(GuestFault) -> UnsafeMutablePointer<Block>? {
+  func lookup(_ cache: BlockCache) throws(GuestFault) -> UnsafeMutablePointer<Block>? {
     let linear = (rip &+ (unsafe window(Core.cs).pointee.base)) & linearMask
-    let cache = environment.blocks
     // SAFETY: the slot is masked to the table's size.
     let entry = unsafe cache.jumps + BlockCache.jumpSlot(linear)
     let key = jumpKey
@@ -197,7 +204,7 @@ extension Core {
     if page.host == 0 { return nil }
     let physical = page.physical | linear & Core.pageMask
     var block = unsafe cache.find(physical, codeSize: codeSize)
-    if unsafe block == nil { unsafe block = build(page, physical) }
+    if unsafe block == nil { unsafe block = build(cache, page, physical) }
     guard let block = unsafe block else { return nil }
     unsafe entry.pointee = JumpEntry(linear: linear, key: jumpKey, block: block, unused: 0)
     if unsafe rip &+ UInt64(block.pointee.length) > fetchEnd { return nil }
@@ -205,20 +212,20 @@ extension Core {
   }
 
   /// The instruction at RIP as a block of its own; nil when it does not lie wholly in its page.
-  func lookupAlone() throws(GuestFault) -> UnsafeMutablePointer<Block>? {
+  func lookupAlone(_ cache: BlockCache) throws(GuestFault) -> UnsafeMutablePointer<Block>? {
     let page = try resolveFetch(rip)
     if page.host == 0 { return nil }
     let physical = page.physical | rip & Core.pageMask
     let key = codeSize | BlockCache.alone
-    if let found = unsafe environment.blocks.find(physical, codeSize: key) { return unsafe found }
-    return unsafe build(page, physical, alone: true)
+    if let found = unsafe cache.find(physical, codeSize: key) { return unsafe found }
+    return unsafe build(cache, page, physical, alone: true)
   }
 
   /// Decodes a new block; nil when not even one instruction lies wholly in the page.
   @inline(never) private func build(
-    _ page: CodePage, _ physical: UInt64, alone: Bool = false
+    _ cache: BlockCache, _ page: CodePage, _ physical: UInt64, alone: Bool = false
   ) -> UnsafeMutablePointer<Block>? {
-    let cache = environment.blocks
+    let environment = self.environment
     if !cache.hasRoom {
       cache.reset()
       jumpGeneration &+= 1

@@ -324,7 +324,8 @@ import Translator
       }
       let stack = [slow, fast].map { result in
         let at = Int(truncatingIfNeeded: result.state.registers[4] & 0xFFF8)
-        return result.memory[0][at..<min(at + 56, 0x30000)].map { String($0, radix: 16) }.joined(separator: " ")
+        return result.memory[0][at..<min(at + 56, 0x30000)].map { String($0, radix: 16) }.joined(
+          separator: " ")
       }
       Issue.record(
         """

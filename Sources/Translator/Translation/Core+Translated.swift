@@ -10,11 +10,9 @@ extension Core {
   }
 
   /// Executes translated code from RIP on, interpreting what is not worth translating, until the outer loop has something to look at.
-  func runTranslated(_ environment: CoreEnvironment) throws(GuestFault) -> Flow {
-    guard let cache = translationCache(environment) else {
-      unsafe s.pointee.translated.isOff = 1
-      return .reconsider
-    }
+  func runTranslated(
+    _ environment: CoreEnvironment, _ blocks: BlockCache, _ cache: TranslationCache
+  ) throws(GuestFault) -> Flow {
     let threshold = environment.tuning.threshold
     /// The exit that was taken, to be linked to the next block; 0 for none.
     var exit: UInt64 = 0
@@ -38,7 +36,7 @@ extension Core {
         }
       }
       if unsafe found == nil {
-        guard let cold = unsafe try lookup() else {
+        guard let cold = unsafe try lookup(blocks) else {
           // The instruction reaches into the next page. What is met once will be met again.
           guard let across = unsafe translate(cache, linear, page, access) else {
             return try step()
@@ -88,14 +86,14 @@ extension Core {
         isIndirect = true
       case UInt64(x86ExitInterpret):
         rip = unsafe s.pointee.translated.exitTarget
-        let flow = try interpretOne(environment)
+        let flow = try interpretOne(blocks)
         if flow != .branch { return flow }
         exit = 0
         isIndirect = false
       case UInt64(x86ExitSlow), UInt64(x86ExitFault):
         cache.counters.slowExits &+= 1
         if !locate(cache, isFault: result == UInt64(x86ExitFault)) { return .stop }
-        let flow = try interpretOne(environment)
+        let flow = try interpretOne(blocks)
         if flow != .branch { return flow }
         exit = 0
         isIndirect = false
@@ -116,8 +114,8 @@ extension Core {
   }
 
   /// Executes the instruction at RIP by the interpreter. `.branch`: nothing else needs a look before the next one.
-  private func interpretOne(_ environment: CoreEnvironment) throws(GuestFault) -> Flow {
-    if let block = unsafe try lookupAlone() {
+  private func interpretOne(_ blocks: BlockCache) throws(GuestFault) -> Flow {
+    if let block = unsafe try lookupAlone(blocks) {
       return unsafe try executeBlocks(block, single: true)
     }
     return try step()
@@ -205,16 +203,9 @@ extension Core {
     for access in UInt8(0)..<UInt8(X86_TLB_CLASSES) { unsafe tokens(access)[slot] = 0 }
   }
 
-  /// The vCPU's translations, made when first needed.
-  @inline(__always) private func translationCache(
-    _ environment: CoreEnvironment
-  ) -> TranslationCache? {
-    if let cache = environment.blocks.translations { return cache }
-    return makeTranslationCache(environment)
-  }
-
-  @inline(never) private func makeTranslationCache(
-    _ environment: CoreEnvironment
+  /// The vCPU's translations, made when first needed; nil when the host or the user does not allow any.
+  @inline(never) func makeTranslationCache(
+    _ environment: CoreEnvironment, _ blocks: BlockCache
   ) -> TranslationCache? {
     guard environment.tuning.isEnabled, HostFeatures.isSuitable, StubArena.shared.isUsable,
       let cache = TranslationCache(bytes: environment.tuning.codeCacheBytes)
@@ -227,7 +218,7 @@ extension Core {
     unsafe cache.adopt(
       jumps: UnsafeMutableRawPointer(s).advanced(by: Int(X86_JUMP_OFFSET))
         .assumingMemoryBound(to: UInt64.self))
-    environment.blocks.translations = cache
+    blocks.translations = cache
     return cache
   }
 }
