@@ -226,6 +226,8 @@ int x86_fast_iretq(X86State *s) {
   if (cpl <= (s->eflags >> 12 & 3)) mask |= FLAG_IF;
   if (cpl == 0) mask |= FLAG_IOPL | FLAG_VIF | FLAG_VIP;
   uint32_t flags = ((uint32_t)rflags(s) & ~mask) | ((uint32_t)image & mask);
+  // Good for one instruction, it matters to breakpoints (which are not ours) and to the image that a fault pushes (which has it anyway).
+  flags &= ~FLAG_RF;
   if ((flags & FLAG_TF) || checksAlignment(s, rpl, flags)) return 0;
   // Only a return to CPL 3 can meet segments that must go; one to CPL 1 or 2 is nobody's.
   if (rpl > cpl && (rpl != 3 || !keepsSegments(s))) return 0;
