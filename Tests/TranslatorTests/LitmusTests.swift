@@ -1,0 +1,203 @@
+import CPU
+import DeviceModel
+import Host
+import Shm
+import Synchronization
+import Testing
+import Translator
+
+/// What two vCPUs may see of each other's stores (Intel SDM vol. 3A, 9.2), in the interpreter and in translated code.
+@Suite(.serialized) struct LitmusTests {
+  struct Mode: CustomTestStringConvertible, Sendable {
+    let testDescription: String
+    let tuning: TranslatorTuning
+    static let all: [Mode] = {
+      var once = TranslatorTuning()
+      once.threshold = 0
+      var tiny = once
+      tiny.exactFlags = true
+      tiny.tlbLimit = 2
+      tiny.flushEvery = 50
+      tiny.requestEvery = 7
+      tiny.maximumInstructions = 2
+      return [
+        Mode(testDescription: "interpreter", tuning: .interpreter),
+        Mode(testDescription: "translator", tuning: TranslatorTuning()),
+        Mode(testDescription: "translated at once", tuning: once),
+        Mode(testDescription: "tiny", tuning: tiny),
+      ]
+    }()
+  }
+
+  private static let x: UInt64 = 0x10_0000
+  private static let y: UInt64 = 0x18_0000
+  private static let results: [UInt64] = [0x20_0000, 0x28_0000]
+  private static let barrier: UInt64 = 0x30_0000
+  private static let rounds = 1500
+
+  /// Two vCPUs with the same memory. Throws when one does not come to its HLT.
+  private final class Pair {
+    struct Stuck: Error {}
+    let memory = GuestMemory()
+    private let vm: any VirtualMachine
+    private let vcpus: [any VCPU]
+
+    init(_ mode: Mode) throws {
+      let ram = try RAMBlock(name: "ram", size: 4 << 20)
+      memory.setSlots([MemorySlot(guest: GuestAddress(0), size: 4 << 20, block: ram)])
+      let vm = try TCGAccelerator(tuning: mode.tuning).makeVM(
+        memory: memory, cpuid: TinyMachine.cpuid)
+      self.vm = vm
+      vcpus = try (0..<2).map {
+        try vm.makeVCPU(
+          id: VCPUID(UInt32($0)), apicID: APICID(UInt32($0)), host: RecordingHost())
+      }
+      memory.store(GuestAddress(0x10000), UInt64(0x11007))
+      memory.store(GuestAddress(0x11000), UInt64(0x12007))
+      for n in UInt64(0)..<8 { memory.store(GuestAddress(0x12000 + n * 8), n << 21 | 0x87) }
+      memory.store(GuestAddress(0x5008), UInt64(0x00AF_9B00_0000_FFFF))
+      memory.store(GuestAddress(0x5010), UInt64(0x00CF_9300_0000_FFFF))
+      memory.store(GuestAddress(0x6000 + 3 * 16), UInt64(0x0000_8E00_0008_7000))
+      memory.write(GuestAddress(0x7000), LitmusPrograms.breakpoint)
+    }
+
+    func run(_ programs: [[UInt8]], _ registers: [[Int: UInt64]]) throws {
+      for (n, vcpu) in vcpus.enumerated() {
+        let start = 0x2_0000 + UInt64(n) * 0x1_0000
+        memory.write(GuestAddress(start), programs[n])
+        var state = TinyMachine.longMode(at: start)
+        state.gdtr = DescriptorTableRegister(base: 0x5000, limit: 0x17)
+        state.idtr = DescriptorTableRegister(base: 0x6000, limit: 0xFFF)
+        state.registers[4] = 0x8000 + UInt64(n) * 0x1000
+        for (register, value) in registers[n] { state.registers[register] = value }
+        try vcpu.writeState(state)
+      }
+      let ended = WaitWord()
+      let halts = Atomic<Int>(0)
+      let left = Atomic<Int>(2)
+      nonisolated(unsafe) let both = vcpus
+      let threads = try (0..<2).map { n in
+        try HostThread(name: "litmus/\(n)") {
+          if both[n].run() == .halt { halts.add(1, ordering: .relaxed) }
+          left.subtract(1, ordering: .sequentiallyConsistent)
+          ended.advance()
+        }
+      }
+      let deadline = HostClock.monotonic + 120_000_000_000
+      while true {
+        let seen = ended.value
+        if left.load(ordering: .sequentiallyConsistent) == 0 { break }
+        let rest = deadline - HostClock.monotonic
+        if rest <= 0 {
+          for vcpu in vcpus { vcpu.requestExit() }
+        }
+        ended.wait(while: seen, nanoseconds: max(rest, 100_000_000))
+      }
+      for thread in threads { thread.join() }
+      if halts.load(ordering: .relaxed) != 2 { throw Stuck() }
+    }
+
+    func word(_ address: UInt64) -> UInt32 { memory.load(GuestAddress(address)) ?? 0 }
+    func long(_ address: UInt64) -> UInt64 { memory.load(GuestAddress(address)) ?? 0 }
+  }
+
+  /// How often each pair of values was seen.
+  private func outcomes(
+    _ mode: Mode, _ first: [UInt8], _ second: [UInt8], crossed: Bool
+  ) throws -> [[UInt32]: Int] {
+    let pair = try Pair(mode)
+    var own: [Int: UInt64] = [
+      7: Self.x, 6: Self.y, 3: Self.results[0], 8: Self.barrier, 9: 0, 1: UInt64(Self.rounds),
+    ]
+    var other = own
+    own[3] = Self.results[0]
+    other[3] = Self.results[1]
+    if crossed { (other[7], other[6]) = (Self.y, Self.x) }
+    try pair.run([first, second], [own, other])
+    var seen: [[UInt32]: Int] = [:]
+    for n in 0..<UInt64(Self.rounds) {
+      let values =
+        crossed
+        ? [pair.word(Self.results[0] + n * 8), pair.word(Self.results[1] + n * 8)]
+        : [pair.word(Self.results[1] + n * 8), pair.word(Self.results[1] + n * 8 + 4)]
+      seen[values, default: 0] += 1
+    }
+    return seen
+  }
+
+  /// Store buffering: with a fence, or a locked exchange as the store, one of both sees the other's store.
+  @Test(arguments: Mode.all)
+  func fencedStoresAreSeenByOneOfBoth(_ mode: Mode) throws {
+    let code = LitmusPrograms.storeFenceLoad
+    let fenced = try outcomes(mode, code, code, crossed: true)
+    #expect(fenced[[0, 0]] == nil, "\(fenced)")
+    let exchange = LitmusPrograms.exchangeLoad
+    let locked = try outcomes(mode, exchange, exchange, crossed: true)
+    #expect(locked[[0, 0]] == nil, "\(locked)")
+    #expect(fenced.values.reduce(0, +) == Self.rounds)
+  }
+
+  /// Without a fence every outcome is allowed; values that nobody stored are not.
+  @Test(arguments: Mode.all)
+  func plainStoresGiveOnlyStoredValues(_ mode: Mode) throws {
+    let code = LitmusPrograms.storeLoad
+    let seen = try outcomes(mode, code, code, crossed: true)
+    for (values, _) in seen { #expect(values.allSatisfy { $0 <= 1 }, "\(seen)") }
+  }
+
+  /// Message passing: who sees the second store sees the first.
+  @Test(arguments: Mode.all)
+  func storesAreSeenInTheirOrder(_ mode: Mode) throws {
+    let seen = try outcomes(
+      mode, LitmusPrograms.writeTwo, LitmusPrograms.readTwo, crossed: false)
+    #expect(seen[[1, 0]] == nil, "\(seen)")
+    #expect(seen.values.reduce(0, +) == Self.rounds)
+  }
+
+  /// Aligned, across a cache line, across a page.
+  @Test(arguments: Mode.all, [0x10_0100, 0x10_013C, 0x10_0FFC] as [UInt64])
+  func lockedAdditionsAreNotLost(_ mode: Mode, _ address: UInt64) throws {
+    for (code, step) in [(LitmusPrograms.increment, 1), (LitmusPrograms.exchangeAdd, 3)] {
+      let pair = try Pair(mode)
+      let rounds = 20_000
+      let registers: [Int: UInt64] = [7: address, 1: UInt64(rounds)]
+      try pair.run([code, code], [registers, registers])
+      #expect(pair.long(address) == UInt64(2 * rounds * step))
+    }
+  }
+
+  @Test(arguments: Mode.all)
+  func exchangesOf16BytesAreWhole(_ mode: Mode) throws {
+    let pair = try Pair(mode)
+    let registers: [Int: UInt64] = [7: Self.x, 1: 10_000]
+    let code = LitmusPrograms.compareExchange16
+    try pair.run([code, code], [registers, registers])
+    #expect(pair.long(Self.x) == 20_000)
+    #expect(pair.long(Self.x + 8) == 40_000)
+  }
+
+  @Test(arguments: Mode.all)
+  func aSpinLockProtectsPlainStores(_ mode: Mode) throws {
+    let pair = try Pair(mode)
+    let registers: [Int: UInt64] = [7: Self.x, 6: Self.y, 1: 5000]
+    let code = LitmusPrograms.spinLock
+    try pair.run([code, code], [registers, registers])
+    #expect(pair.long(Self.x) == 10_000)
+    #expect(pair.word(Self.x + 64) == 50_000)
+  }
+
+  /// As Linux patches its text: INT3 over the first byte, then the rest, then the first byte, each time until the other vCPU went on.
+  @Test(arguments: Mode.all)
+  func codeIsPatchedUnderARunningVCPU(_ mode: Mode) throws {
+    let pair = try Pair(mode)
+    let function: UInt64 = 0x4_0000
+    pair.memory.write(GuestAddress(function), [0xB8, 0, 0, 0, 0, 0xC3])
+    let registers: [Int: UInt64] = [
+      7: function, 8: Self.x, 9: Self.x + 64, 10: Self.x + 128, 11: Self.x + 192, 1: 60,
+    ]
+    try pair.run([LitmusPrograms.runner, LitmusPrograms.patcher], [registers, registers])
+    // 0x77: the new code was not executed; odd otherwise: a torn instruction.
+    #expect(pair.word(Self.x + 64) == 0)
+    #expect(pair.word(Self.x + 192) == 60 &* 0x0101_0101)
+  }
+}
