@@ -167,6 +167,6 @@ let package = Package(
         "Host",
       ]),
     tests("ProjectTests", []),
-    tests("EndToEnd", ["goliath", "JSON", "Host"], exclude: ["lifecycle.py"]),
+    tests("EndToEnd", ["goliath", "JSON", "Host"], exclude: ["lifecycle.py", "boots"]),
   ]
 )

@@ -4,7 +4,7 @@ import Testing
 
 /// A real Debian kernel on our machine.
 @Suite(.serialized) struct BootTests {
-  @Test(arguments: [1, 2, 4])
+  @Test(arguments: [1, 2, 4, 8])
   func debianReachesItsInitOnTheSoftwareCPU(cpus: Int) throws {
     guard Guest.folder != nil else { return }
     let run = try Goliath(

@@ -11,7 +11,9 @@ import Testing
   }
 
   @Test func scriptsAreValidShell() throws {
-    for file in Checkout.files(in: "scripts", suffix: "") + ["Tests/Support/kvm-host", ".ci/run"]
+    for file in Checkout.files(in: "scripts", suffix: "") + [
+      "Tests/Support/kvm-host", "Tests/EndToEnd/boots", ".ci/run",
+    ]
     where Checkout.exists(file) {
       let result = try Process.output(["bash", "-n", file], folder: Checkout.root)
       #expect(result.status == 0, "\(file): \(result.text)")
