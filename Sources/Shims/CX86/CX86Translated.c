@@ -20,7 +20,7 @@ enum {
 };
 
 extern const char x86_exit_host[], x86_exit_memory[], x86_slow_read[], x86_slow_write[],
-  x86_slow_linear_read[], x86_slow_linear_write[], x86_load_vectors[], x86_load_x87[];
+  x86_slow_linear_read[], x86_slow_linear_write[], x86_slow_group[], x86_load_vectors[], x86_load_x87[];
 
 #define SAVE_CALLER \
   "  mov %%rax,8(%%rsp)\n" \
@@ -52,6 +52,12 @@ __attribute__((used)) int x86_vectors_loadable(X86State *s) {
   memcpy(&control, (char *)s + X86_XSAVE_OFFSET, 2);
   memcpy(&status, (char *)s + X86_XSAVE_OFFSET + 2, 2);
   return (control & 0x3F) == 0x3F && !(status & 0x80) ? 3 : 1;
+}
+
+/// Reads the page in, and tells whether it may be written without further ado.
+__attribute__((used)) int x86_group_refill(X86State *s, uint64_t linear) {
+  if (!x86_tlb_refill(s, linear, 0)) return 0;
+  return s->tlb[linear >> 12 & (X86_TLB_ENTRIES - 1)].writeTag == (linear & ~(uint64_t)0xFFF);
 }
 #pragma clang attribute pop
 
@@ -183,6 +189,25 @@ __attribute__((used, noinline)) static void routines(void) {
     "  mov %[slow],%%r11d\n"
     "  jmp x86_exit_memory\n"
 
+    // The same for bytes of which some will be written, some only read first: the page must be dirty already.
+    "x86_slow_group:\n"
+    "  cmp $4096,%%r10\n"
+    "  jb 7b\n"
+    "  push %%rdi\n"
+    "  mov %c[tlb]+16(%%rsp),%%rdi\n"
+    "  add 8(%%rdi,%%r11),%%r10\n"
+    "  pop %%rdi\n"
+    SAVE_CALLER
+    "  mov %%r10,%%rsi\n"
+    "  lea 8(%%rsp),%%rdi\n"
+    "  sub $8,%%rsp\n"
+    "  call x86_group_refill\n"
+    "  add $8,%%rsp\n"
+    "  test %%eax,%%eax\n"
+    LOAD_CALLER
+    "  jz 7b\n"
+    "  ret\n"
+
     // The first vector instruction since the registers went to the image.
     "x86_load_vectors:\n"
     SAVE_CALLER
@@ -232,6 +257,7 @@ void x86_translated_prepare(void *state) {
   t->slowWrite = (uint64_t)x86_slow_write;
   t->slowLinearRead = (uint64_t)x86_slow_linear_read;
   t->slowLinearWrite = (uint64_t)x86_slow_linear_write;
+  t->slowGroup = (uint64_t)x86_slow_group;
   t->loadVectors = (uint64_t)x86_load_vectors;
   t->loadX87 = (uint64_t)x86_load_x87;
   t->fastInside = (uint64_t)x86_fast_call_inside;

@@ -27,10 +27,7 @@ extension BlockTranslator {
     case .return_, .returnImmediate:
       if i.size != 8 { return interpret() }
       let stack = HostRegister.guestStack
-      releaseFlags()
-      let retry = unsafe out.p
-      out.move(HostRegister.address, stack)
-      let top = unsafe check(size: 8, write: false, wantsScratch: false, retry: retry)
+      let top = stackOperand(base: stack, offset: 0, write: false, wantsScratch: false)
       out.load(HostRegister.address, top.memory)
       checkTarget()
       let released: Int32 =
@@ -140,11 +137,8 @@ extension BlockTranslator {
 
   /// The eight bytes below the stack pointer, writable.
   private mutating func pushSlot(wantsScratch: Bool) -> Checked {
-    releaseFlags()
-    let retry = unsafe out.p
-    out.lea(
-      HostRegister.address, HostMemory(base: HostRegister.guestStack, displacement: -8))
-    return unsafe check(size: 8, write: true, wantsScratch: wantsScratch, retry: retry)
+    stackOperand(
+      base: HostRegister.guestStack, offset: -8, write: true, wantsScratch: wantsScratch)
   }
 
   private mutating func dropStack(_ bytes: Int32) {
@@ -181,10 +175,7 @@ extension BlockTranslator {
       dropStack(8)
       return true
     case .pop64R:
-      releaseFlags()
-      let retry = unsafe out.p
-      out.move(HostRegister.address, stack)
-      let top = unsafe check(size: 8, write: false, wantsScratch: false, retry: retry)
+      let top = stackOperand(base: stack, offset: 0, write: false, wantsScratch: false)
       if f.rm == 4 {
         out.load(stack, top.memory)
       } else if let register = BlockTranslator.host(f.rm) {
@@ -198,10 +189,7 @@ extension BlockTranslator {
       return true
     case .leaveFrame:
       if i.size != 8 { return interpret() }
-      releaseFlags()
-      let retry = unsafe out.p
-      out.move(HostRegister.address, 5)
-      let saved = unsafe check(size: 8, write: false, wantsScratch: false, retry: retry)
+      let saved = stackOperand(base: 5, offset: 0, write: false, wantsScratch: false)
       out.lea(stack, HostMemory(base: 5, displacement: 8))
       out.load(5, saved.memory)
       return true

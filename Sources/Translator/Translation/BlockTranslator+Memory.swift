@@ -33,15 +33,49 @@ extension BlockTranslator {
         return checked
       }
     }
+    let plan = unsafe cache.plans[current]
+    if let checked = established(plan.operand, plan.operandPlace) { return checked }
     releaseFlags()
     let retry = unsafe out.p
-    address(i)
-    return unsafe check(size: size, write: write, wantsScratch: wantsScratch, retry: retry)
+    if let before = reach(plan.operand, plan.operandPlace),
+      let adjusted = unsafe Int32(exactly: Int64(i.p.pointee.displacement) &- before)
+    {
+      address(i, displacement: adjusted)
+      return unsafe establish(plan.operand, plan.operandPlace, isWrite: write, retry: retry)
+    }
+    address(i, displacement: unsafe i.p.pointee.displacement)
+    return unsafe check(
+      size: size, write: write, wantsScratch: wantsScratch, retry: retry,
+      kind: write ? .slowWrite : .slowRead)
+  }
+
+  /// Eight bytes at `offset` from the stack pointer or, for LEAVE, from the frame pointer.
+  mutating func stackOperand(
+    base: UInt8, offset: Int32, write: Bool, wantsScratch: Bool
+  ) -> Checked {
+    let plan = unsafe cache.plans[current]
+    if let checked = established(plan.stack, plan.stackPlace) { return checked }
+    releaseFlags()
+    let retry = unsafe out.p
+    if let before = reach(plan.stack, plan.stackPlace) {
+      out.lea(
+        HostRegister.address,
+        HostMemory(base: base, displacement: offset &- Int32(truncatingIfNeeded: before)))
+      return unsafe establish(plan.stack, plan.stackPlace, isWrite: write, retry: retry)
+    }
+    if offset == 0 {
+      out.move(HostRegister.address, base)
+    } else {
+      out.lea(HostRegister.address, HostMemory(base: base, displacement: offset))
+    }
+    return unsafe check(
+      size: 8, write: write, wantsScratch: wantsScratch, retry: retry,
+      kind: write ? .slowWrite : .slowRead)
   }
 
   /// The offset in its segment, plus the segment's base, in R10. Destroys the flags when there is a base.
-  private mutating func address(_ i: Insn) {
-    effectiveAddress(i, to: HostRegister.address)
+  private mutating func address(_ i: Insn, displacement: Int32) {
+    effectiveAddress(i, to: HostRegister.address, displacement: displacement)
     if i.segment >= 4 {
       let base = Int(x86OffsetWindow) &+ Int(i.segment) &* MemoryLayout<X86Window>.stride
       out.wide(0x03, HostRegister.address, .state(base))
@@ -49,7 +83,7 @@ extension BlockTranslator {
   }
 
   /// The offset of the memory operand, as LEA computes it. `to` is R10, or any register that is not R11.
-  mutating func effectiveAddress(_ i: Insn, to: UInt8) {
+  mutating func effectiveAddress(_ i: Insn, to: UInt8, displacement: Int32) {
     let scratch = HostRegister.address
     if i.base == UInt8(X86_REGISTER_RIP) {
       let value = next &+ i.displacement
@@ -58,7 +92,6 @@ extension BlockTranslator {
     }
     let hasBase = i.base != UInt8(X86_REGISTER_NONE)
     let hasIndex = i.index != UInt8(X86_REGISTER_NONE)
-    let displacement = unsafe i.p.pointee.displacement
     if !hasBase && !hasIndex {
       let value = i.displacement
       out.constant(to, i.addressSize == 4 ? value & 0xFFFF_FFFF : value)
@@ -105,7 +138,8 @@ extension BlockTranslator {
 
   /// Turns the linear address in R10 into host memory. `retry`: code that computes R10 anew.
   mutating func check(
-    size: UInt16, write: Bool, wantsScratch: Bool, retry: UnsafeMutablePointer<UInt8>
+    size: UInt16, write: Bool, wantsScratch: Bool, retry: UnsafeMutablePointer<UInt8>,
+    kind: PendingStub.Kind
   ) -> Checked {
     let address = HostRegister.address
     let entry = HostRegister.entry
@@ -124,7 +158,7 @@ extension BlockTranslator {
       HostMemory(base: HostRegister.rsp, index: entry, displacement: Int32(tlb + (write ? 8 : 0))))
     out.bytes(0x49, 0x81, 0xFA)  // cmp r10, 4096 - size
     out.word(UInt32(4096) &- UInt32(size))
-    unsafe pend(write ? .slowWrite : .slowRead, site: out.jump(condition: 7), retry: retry)
+    unsafe pend(kind, site: out.jump(condition: 7), retry: retry)
     let page = HostMemory(base: HostRegister.rsp, index: entry, displacement: Int32(tlb + 16))
     if wantsScratch {
       out.wide(0x03, address, page)

@@ -221,7 +221,7 @@ extension BlockTranslator {
     if i.size == 4 && i.base != UInt8(X86_REGISTER_RIP)
       && !(i.base == UInt8(X86_REGISTER_NONE) && i.index == UInt8(X86_REGISTER_NONE))
     {
-      effectiveAddress(i, to: HostRegister.address)
+      unsafe effectiveAddress(i, to: HostRegister.address, displacement: i.p.pointee.displacement)
       // mov to, r10d clears the upper half.
       let rex: UInt8 = 0x41 | (to >= 8 ? 4 : 0)
       out.bytes(rex, 0x8B, 0xC0 | (to & 7) &<< 3 | HostRegister.address & 7)
@@ -229,7 +229,7 @@ extension BlockTranslator {
       let base = i.base == UInt8(X86_REGISTER_RIP) ? next : 0
       out.constant(to, (base &+ i.displacement) & 0xFFFF_FFFF)
     } else {
-      effectiveAddress(i, to: to)
+      unsafe effectiveAddress(i, to: to, displacement: i.p.pointee.displacement)
     }
     if home == nil { out.store(to, .guest(f.reg)) }
     return true

@@ -5,6 +5,8 @@ import CX86
   enum Kind: UInt8 {
     /// A TLB miss: R10 and R11 tell the address.
     case slowRead, slowWrite
+    /// A TLB miss of a group that will be written, at an instruction that reads.
+    case slowGroup
     /// A TLB miss at the constant address `linear`.
     case slowLinearRead, slowLinearWrite
     case loadVectors, loadX87
@@ -64,6 +66,10 @@ import CX86
   /// Whether the arithmetic flags are right in the host's register, in X86State.flags; both or, when nothing needs them, neither.
   var flagsInHost = false
   var flagsInMemory = false
+  var groupCount = 0
+  var nextSymbol: UInt32 = 0
+  /// Some check covers more than its instruction's operand.
+  var hasGroups = false
   var vectorsChecked = false
   var x87Checked = false
   var followsSTI = false
@@ -217,6 +223,7 @@ import CX86
 
   private mutating func emit(isGlobal: Bool) -> UnsafeMutablePointer<TranslatedBlock> {
     computeLiveness()
+    planGroups()
     let liveIn = unsafe cache.live[0]
     let token = cache.token(linear, physical, access: access, isGlobal: isGlobal)
     let pageSlot = Int(linear &>> 12) & (Int(X86_TOKENS) - 1)
@@ -284,7 +291,8 @@ import CX86
       TranslatedBlock(
         linear: linear, physical: physical, host: start, hostBytes: reached,
         length: length, token: token, access: access, liveIn: liveIn,
-        instructions: UInt16(truncatingIfNeeded: k), indirect: indirect, pageHost: pageHost,
+        hasGroups: hasGroups, instructions: UInt16(truncatingIfNeeded: k), indirect: indirect,
+        pageHost: pageHost,
         pageMemory: pageMemory, checkedHost: checkedHost, checkedMemory: checkedMemory,
         plainHost: plainHost, plainMemory: plainMemory, miss: miss, sides: sides,
         sideCount: UInt32(truncatingIfNeeded: sideCount), incoming: 0,
@@ -414,6 +422,7 @@ import CX86
       switch stub.kind {
       case .slowRead: unsafe slow(stub, Int(x86OffsetSlowRead))
       case .slowWrite: unsafe slow(stub, Int(x86OffsetSlowWrite))
+      case .slowGroup: unsafe slow(stub, Int(x86OffsetSlowGroup))
       case .slowLinearRead:
         out.constant(HostRegister.address, stub.linear)
         unsafe slow(stub, Int(x86OffsetSlowLinearRead))

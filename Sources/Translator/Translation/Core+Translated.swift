@@ -132,6 +132,7 @@ extension Core {
       let side = unsafe cache.side(block, place)
     else { return false }
     rip = unsafe block.pointee.linear &+ UInt64(side.guest)
+    unsafe cache.noteFailure(block)
     if isFault && side.flags & SideEntry.flagsInHost != 0 {
       flags = unsafe s.pointee.translated.faultFlags
     }

@@ -20,6 +20,10 @@ import Glibc
   var access: UInt8
   /// Arithmetic flags that must be right on entry (InstructionFacts bits).
   var liveIn: UInt8
+  /// Some accesses share a check, which may fail where they would not.
+  var hasGroups: Bool
+  /// Times that it was left for the interpreter in the midst.
+  var failures: UInt8 = 0
   var instructions: UInt16
 
   /// For indirect jumps: compares R10 with `linear`, then as `pageMemory`. Flags in memory.
@@ -113,6 +117,12 @@ struct LinkRecord {
   let facts: UnsafeMutablePointer<InstructionFacts>
   let live: UnsafeMutablePointer<UInt8>
   let stubs: UnsafeMutablePointer<PendingStub>
+  let plans: UnsafeMutablePointer<AccessPlan>
+  let groups: UnsafeMutablePointer<MemoryGroup>
+  let symbols: UnsafeMutablePointer<RegisterSymbol>
+  /// By a hash of the physical address: blocks there are translated without groups. A wrong hit costs speed only.
+  private let ungrouped: UnsafeMutablePointer<Bool>
+  private static let ungroupedSize = 1 << 13
   static let maximumInstructions = 200
   static let maximumStubs = 1024
 
@@ -160,6 +170,10 @@ struct LinkRecord {
     let f = reserve(n * MemoryLayout<InstructionFacts>.stride)
     let v = reserve(n)
     let t = reserve(TranslationCache.maximumStubs * MemoryLayout<PendingStub>.stride)
+    let a = reserve(n * MemoryLayout<AccessPlan>.stride)
+    let g = reserve(BlockTranslator.maximumGroups * MemoryLayout<MemoryGroup>.stride)
+    let y = reserve(17 * MemoryLayout<RegisterSymbol>.stride)
+    let u = reserve(TranslationCache.ungroupedSize)
     tablesSize = total
     let map = unsafe mmap(
       nil, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -181,6 +195,10 @@ struct LinkRecord {
     unsafe decoded = (map + d).assumingMemoryBound(to: X86Instruction.self)
     unsafe facts = (map + f).assumingMemoryBound(to: InstructionFacts.self)
     unsafe live = (map + v).assumingMemoryBound(to: UInt8.self)
+    unsafe plans = (map + a).assumingMemoryBound(to: AccessPlan.self)
+    unsafe groups = (map + g).assumingMemoryBound(to: MemoryGroup.self)
+    unsafe symbols = (map + y).assumingMemoryBound(to: RegisterSymbol.self)
+    unsafe ungrouped = (map + u).assumingMemoryBound(to: Bool.self)
     unsafe stubs = (map + t).assumingMemoryBound(to: PendingStub.self)
   }
 
@@ -342,6 +360,24 @@ struct LinkRecord {
     unsafe block.pointee.incoming = UInt32(truncatingIfNeeded: linkCount)
     linkCount += 1
     counters.links &+= 1
+  }
+
+  // MARK: - Groups
+
+  private static func ungroupedSlot(_ physical: UInt64) -> Int {
+    Int(truncatingIfNeeded: (physical ^ physical &>> 13)) & (ungroupedSize - 1)
+  }
+  func isUngrouped(_ physical: UInt64) -> Bool {
+    unsafe ungrouped[TranslationCache.ungroupedSlot(physical)]
+  }
+
+  /// The block was left in the midst. A block to which that happens again and again is dropped, to be translated without groups.
+  func noteFailure(_ block: UnsafeMutablePointer<TranslatedBlock>) {
+    if unsafe !block.pointee.hasGroups || block.pointee.physical == UInt64.max { return }
+    unsafe block.pointee.failures &+= 1
+    if unsafe block.pointee.failures < 32 { return }
+    unsafe ungrouped[TranslationCache.ungroupedSlot(block.pointee.physical)] = true
+    unsafe kill(block)
   }
 
   // MARK: - Dropping

@@ -215,6 +215,8 @@ enum {
   x86OffsetSlowWrite = offsetof(X86State, translated.slowWrite),
   x86OffsetSlowLinearRead = offsetof(X86State, translated.slowLinearRead),
   x86OffsetSlowLinearWrite = offsetof(X86State, translated.slowLinearWrite),
+  x86OffsetSlowGroup = offsetof(X86State, translated.slowGroup),
+  x86OffsetGroupSlots = offsetof(X86State, translated.groupSlots),
   x86OffsetLoadVectors = offsetof(X86State, translated.loadVectors),
   x86OffsetLoadX87 = offsetof(X86State, translated.loadX87),
   x86OffsetFastInside = offsetof(X86State, translated.fastInside),

@@ -35,6 +35,8 @@ typedef struct {
   /// Slots for values in transit: RAX while flags are moved, an operand between two checks.
   uint64_t savedRAX;
   uint64_t spill[4];
+  /// Host addresses of groups of operands, within one block.
+  uint64_t groupSlots[24];
   uint32_t hostMXCSR;
   uint16_t faultFlags;
   /// 0: the vector and x87 registers are in the XSAVE image; 1: in the host's registers; 3: so, and x87 instructions may run natively.
@@ -50,7 +52,7 @@ typedef struct {
   /// Where the executable mapping of the code cache lies.
   uint64_t codeStart, codeSize;
   /// Addresses of the routines below, for indirect calls and jumps.
-  uint64_t exitHost, exitMemory, slowRead, slowWrite, slowLinearRead, slowLinearWrite, loadVectors, loadX87;
+  uint64_t exitHost, exitMemory, slowRead, slowWrite, slowLinearRead, slowLinearWrite, slowGroup, loadVectors, loadX87;
   /// Those of CX86FastCall.c.
   uint64_t fastInside, fastAway;
 } X86Translated;
