@@ -55,7 +55,7 @@ package struct Disassembler: Sendable {
       if length > 0 {
         let bytes = text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
         let text = String(decoding: bytes, as: UTF8.self)
-        return (Int(length), library == .zydis ? ZydisText.rewritten(text, mode) : text)
+        return (Int(length), library == .zydis ? ZydisText.rewritten(text, mode, window) : text)
       }
     }
     return (1, ".byte    0x\(Disassembler.hex(UInt64(first), 2))")
