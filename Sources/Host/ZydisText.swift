@@ -100,7 +100,8 @@ enum ZydisText {
     "mov", "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test", "inc", "dec", "neg",
     "not", "lea", "shl", "shr", "sar", "rol", "ror", "rcl", "rcr", "xchg", "imul", "mul", "div",
     "idiv", "bt", "bts", "btr", "btc", "cmpxchg", "xadd", "shld", "shrd", "bsf", "bsr", "bswap",
-    "movzb", "movzw", "movsb", "movsw", "popcnt", "lzcnt", "tzcnt", "movabs", "movbe", "shlx", "shrx", "sarx", "rorx", "bzhi", "blsi", "blsr", "blsmsk",
+    "movzb", "movzw", "movsb", "movsw", "popcnt", "lzcnt", "tzcnt", "movabs", "movbe", "shlx",
+    "shrx", "sarx", "rorx", "bzhi", "blsi", "blsr", "blsmsk",
     "andn", "pdep", "pext", "mulx", "adcx", "adox",
   ]
   private static let stack: Set<String> = [
