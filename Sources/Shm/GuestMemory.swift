@@ -1,3 +1,4 @@
+import Glibc
 package import Synchronization
 
 /// One stretch of guest-physical addresses that a block of RAM or ROM answers.
@@ -55,6 +56,17 @@ package struct MemorySlot: Sendable {
   // In a struct: a bare closure that is read out of a generic `Mutex` and put back is wrapped once more each time.
   private struct CodeObserver: Sendable { let call: @Sendable (GuestAddress, Int) -> Void }
   private let codeObserver = Mutex<CodeObserver?>(nil)
+
+  // Rights of this node to pages (PageRights.swift).
+  private struct Rights: Sendable {
+    var policy: (any PageRightsPolicy)?
+    var observers: [@Sendable (GuestAddress, PageRight) -> Void] = []
+  }
+  private let rights = Mutex(Rights())
+  private let hasPolicy = Atomic<Bool>(false)
+  private let accesses = AccessCounts()
+  /// One revocation at a time waits for `accesses`.
+  private let revocation = Mutex(())
 
   package init() {
     unsafe table = UnsafeMutablePointer<Entry>.allocate(capacity: GuestMemory.capacity)
@@ -194,11 +206,14 @@ package struct MemorySlot: Sendable {
     var done = 0
     while done < length {
       guard let piece = unsafe translate(address + UInt64(done)) else { return false }
-      let step = unsafe Int(min(UInt64(length - done), piece.length))
+      var step = unsafe Int(min(UInt64(length - done), piece.length))
+      step = within(address + UInt64(done), step)
       // SAFETY: `step` is within both the slot and the array.
-      unsafe bytes.withUnsafeMutableBytes {
-        unsafe ($0.baseAddress.unsafelyUnwrapped + done).copyMemory(
-          from: piece.host, byteCount: step)
+      withRight(.read, address + UInt64(done), step) {
+        unsafe bytes.withUnsafeMutableBytes {
+          unsafe ($0.baseAddress.unsafelyUnwrapped + done).copyMemory(
+            from: piece.host, byteCount: step)
+        }
       }
       done += step
     }
@@ -220,11 +235,14 @@ package struct MemorySlot: Sendable {
     done = 0
     while done < bytes.count {
       guard let piece = unsafe translate(address + UInt64(done)) else { return false }
-      let step = unsafe Int(min(UInt64(bytes.count - done), piece.length))
+      var step = unsafe Int(min(UInt64(bytes.count - done), piece.length))
+      step = within(address + UInt64(done), step)
       // SAFETY: `step` is within both the slot and the array.
-      unsafe bytes.withUnsafeBytes {
-        unsafe piece.host.copyMemory(
-          from: $0.baseAddress.unsafelyUnwrapped + done, byteCount: step)
+      withRight(.write, address + UInt64(done), step) {
+        unsafe bytes.withUnsafeBytes {
+          unsafe piece.host.copyMemory(
+            from: $0.baseAddress.unsafelyUnwrapped + done, byteCount: step)
+        }
       }
       done += step
     }
@@ -239,7 +257,9 @@ package struct MemorySlot: Sendable {
     let width = UInt64(T.bitWidth / 8)
     guard let piece = unsafe translate(address) else { return nil }
     if unsafe piece.length >= width {
-      return unsafe T(littleEndian: piece.host.loadUnaligned(as: T.self))
+      return withRight(.read, address, Int(width)) {
+        unsafe T(littleEndian: piece.host.loadUnaligned(as: T.self))
+      }
     }
     guard let bytes = read(address, count: Int(width)) else { return nil }
     return bytes.reversed().reduce(0) { ($0 << 8) | T(truncatingIfNeeded: $1) }
@@ -254,7 +274,9 @@ package struct MemorySlot: Sendable {
     if let piece = unsafe translate(address), unsafe piece.length >= UInt64(width),
       unsafe !piece.isReadOnly
     {
-      unsafe piece.host.storeBytes(of: value.littleEndian, as: T.self)
+      withRight(.write, address, width) {
+        unsafe piece.host.storeBytes(of: value.littleEndian, as: T.self)
+      }
       noteWrite(address, width)
       return true
     }
@@ -265,6 +287,8 @@ package struct MemorySlot: Sendable {
   /// Tells the software CPU when code was overwritten. Called by whoever writes through a `Translation` of its own.
   package func noteWrite(_ address: GuestAddress, _ length: Int) {
     guard length > 0 else { return }
+    // The bytes are there before the flag is read; a vCPU sets the flag before it decodes.
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
     let page = GuestAddress.pageSize
     var at = address.rawValue & ~(page &- 1)
     let last = address.rawValue &+ UInt64(length) &- 1
@@ -279,5 +303,84 @@ package struct MemorySlot: Sendable {
       at = next
     }
     if touched, let observer = codeObserver.withLock({ $0 }) { observer.call(address, length) }
+  }
+
+  // MARK: - Rights to pages
+
+  /// Makes `policy` responsible for rights, before the machine runs.
+  package func setRightsPolicy(_ policy: (any PageRightsPolicy)?) {
+    rights.withLock { $0.policy = policy }
+    hasPolicy.store(policy != nil, ordering: .sequentiallyConsistent)
+  }
+
+  /// Calls `observer` when a right is taken away, with the page and the right. When it returns, the engine that it stands for must no
+  /// longer use the page that way, and must ask (`acquire`) before it does again.
+  package func observeRevocations(
+    _ observer: @escaping @Sendable (GuestAddress, PageRight) -> Void
+  ) {
+    rights.withLock { $0.observers.append(observer) }
+  }
+
+  /// Takes a right to the page at `page` away from this node: `.write` leaves it readable, `.read` leaves nothing. When this returns, no
+  /// vCPU and no access of a device uses the page that way. Any thread but a vCPU's, and none that an access can wait for.
+  package func revoke(_ page: GuestAddress, _ right: PageRight) {
+    guard let piece = unsafe translate(page) else { return }
+    let flags: PageFlags = right == .read ? [.noRead, .noWrite] : .noWrite
+    // The flag first: who looks from here on asks the policy; who looked before is waited for.
+    unsafe piece.flags.pointee.bitwiseOr(flags.rawValue, ordering: .sequentiallyConsistent)
+    let observers = rights.withLock { $0.observers }
+    for observer in observers { observer(page, right) }
+    if hasPolicy.load(ordering: .sequentiallyConsistent) {
+      revocation.withLock { _ in accesses.wait { _ = sched_yield() } }
+    }
+  }
+
+  /// Gives a right to the page at `page` to this node; its bytes must be in place.
+  package func grant(_ page: GuestAddress, _ right: PageRight) {
+    guard let piece = unsafe translate(page) else { return }
+    let flags: PageFlags = right == .write ? [.noRead, .noWrite] : .noRead
+    unsafe piece.flags.pointee.bitwiseAnd(~flags.rawValue, ordering: .sequentiallyConsistent)
+  }
+
+  /// Returns when this node has had the right to the page that holds `address`; it may be gone again, so look at the flags once more.
+  /// Blocks for as long as the policy does.
+  package func acquire(_ address: GuestAddress, _ right: PageRight) {
+    let page = GuestAddress(address.rawValue & ~(GuestAddress.pageSize &- 1))
+    if let policy = rights.withLock({ $0.policy }) {
+      policy.acquire(page: page, right)
+    } else {
+      grant(page, right)
+    }
+  }
+
+  /// At most so many bytes that one step stays in its page, where pages may be another node's.
+  private func within(_ address: GuestAddress, _ count: Int) -> Int {
+    if !hasPolicy.load(ordering: .relaxed) { return count }
+    let page = GuestAddress.pageSize
+    return min(count, Int(page &- address.rawValue & (page &- 1)))
+  }
+
+  /// Does an access of a device or a monitor with the right to its one or two pages.
+  private func withRight<R>(
+    _ right: PageRight, _ address: GuestAddress, _ count: Int, _ body: () -> R
+  ) -> R {
+    if !hasPolicy.load(ordering: .relaxed) { return body() }
+    while true {
+      let lane = accesses.begin()
+      let last = address + UInt64(max(count, 1) - 1)
+      if let missing = isMissing(right, address) ? address : isMissing(right, last) ? last : nil {
+        accesses.end(lane)
+        acquire(missing, right)
+        continue
+      }
+      defer { accesses.end(lane) }
+      return body()
+    }
+  }
+
+  private func isMissing(_ right: PageRight, _ address: GuestAddress) -> Bool {
+    guard let piece = unsafe translate(address) else { return false }
+    let flag: PageFlags = right == .read ? .noRead : .noWrite
+    return unsafe piece.flags.pointee.load(ordering: .sequentiallyConsistent) & flag.rawValue != 0
   }
 }

@@ -101,4 +101,8 @@ package struct PageFlags: OptionSet, Sendable {
   package init(rawValue: UInt8) { self.rawValue = rawValue }
   /// The software CPU has decoded instructions from this page: whoever writes to it must say so.
   package static let code = PageFlags(rawValue: 1)
+  /// Another node has the right to read this page: its bytes here mean nothing. Set together with `noWrite`.
+  package static let noRead = PageFlags(rawValue: 2)
+  /// Another node has the right to write this page, or also reads it.
+  package static let noWrite = PageFlags(rawValue: 4)
 }

@@ -191,7 +191,7 @@ extension Core {
     return sign == 0 || sign == -1
   }
 
-  /// What lies behind one linear address.
+  /// What lies behind one linear address. Used before anything that may wait (`CoreEnvironment.outside`), or not at all.
   @safe struct Target {
     /// Host address of the byte; 0: no RAM there.
     var host: UInt64
@@ -216,9 +216,13 @@ extension Core {
     }
     let first = 4096 &- (linear & Core.pageMask)
     let next = (linear &+ first) & linearMask
-    let low = try resolve(linear, write: false, class: access)
-    let high = try resolve(next, write: false, class: access)
-    return readPart(low, first) | readPart(high, size &- first) &<< (first &* 8)
+    // Both for their faults. Then each for its access at once: a device, or a page that comes from elsewhere, may let the vCPU's
+    // host addresses grow old.
+    _ = try resolve(linear, write: false, class: access)
+    _ = try resolve(next, write: false, class: access)
+    let low = readPart(try resolve(linear, write: false, class: access), first)
+    let high = readPart(try resolve(next, write: false, class: access), size &- first)
+    return low | high &<< (first &* 8)
   }
 
   /// Up to 8 bytes of one page, in naturally aligned accesses.
@@ -258,10 +262,11 @@ extension Core {
     }
     let first = 4096 &- (linear & Core.pageMask)
     let next = (linear &+ first) & linearMask
-    let low = try resolve(linear, write: true, class: access)
-    let high = try resolve(next, write: true, class: access)
-    writePart(low, first, value)
-    writePart(high, size &- first, value &>> (first &* 8))
+    _ = try resolve(linear, write: true, class: access)
+    _ = try resolve(next, write: true, class: access)
+    writePart(try resolve(linear, write: true, class: access), first, value)
+    writePart(
+      try resolve(next, write: true, class: access), size &- first, value &>> (first &* 8))
   }
 
   func checkLinear(

@@ -54,23 +54,31 @@ extension Core {
   ) throws(GuestFault) -> Target {
     let tag = linear & ~Core.pageMask
     let offset = linear & Core.pageMask
-    let page = try walk(linear, write: write, fetch: false, class: access, update: true)
-    let physical = page.physical & a20Mask
-    guard let found = unsafe environment.memory.translate(GuestAddress(physical)) else {
-      return Target(host: 0, physical: physical | offset, flags: 0, isReadOnly: false)
+    while true {
+      let page = try walk(linear, write: write, fetch: false, class: access, update: true)
+      let physical = page.physical & a20Mask
+      guard let found = unsafe environment.memory.translate(GuestAddress(physical)) else {
+        return Target(host: 0, physical: physical | offset, flags: 0, isReadOnly: false)
+      }
+      let host = unsafe UInt64(UInt(bitPattern: found.host))
+      let flags = unsafe UInt64(UInt(bitPattern: found.flags))
+      let readOnly = unsafe found.isReadOnly
+      let known = PageFlags(rawValue: unsafe x86_flags_load(flags))
+      if known.contains(write ? .noWrite : .noRead) {
+        // Everything may be different afterwards, the page tables included.
+        environment.acquire(physical, write ? .write : .read)
+        continue
+      }
+      if !environment.isWatched(page: tag) {
+        let writable =
+          page.isWritable && !readOnly && known.isDisjoint(with: [.code, .noWrite])
+        unsafe x86_tlb_set(
+          s, Int32(truncatingIfNeeded: access), tag, writable ? 1 : 0, host, physical,
+          page.isGlobal ? 1 : 0)
+      }
+      return Target(
+        host: host &+ offset, physical: physical | offset, flags: flags, isReadOnly: readOnly)
     }
-    let host = unsafe UInt64(UInt(bitPattern: found.host))
-    let flags = unsafe UInt64(UInt(bitPattern: found.flags))
-    let readOnly = unsafe found.isReadOnly
-    if !environment.isWatched(page: tag) {
-      let hasCode = unsafe x86_flags_load(flags) & 1 != 0
-      let writable = page.isWritable && !readOnly && !hasCode
-      unsafe x86_tlb_set(
-        s, Int32(truncatingIfNeeded: access), tag, writable ? 1 : 0, host, physical,
-        page.isGlobal ? 1 : 0)
-    }
-    return Target(
-      host: host &+ offset, physical: physical | offset, flags: flags, isReadOnly: readOnly)
   }
 
   private func tlbLog(_ access: Int) -> UnsafeMutablePointer<UInt16> {
@@ -118,19 +126,25 @@ extension Core {
 
   @inline(never) private func fillFetch(_ linear: UInt64) throws(GuestFault) -> CodePage {
     let access = cpl == 3 ? AccessClass.user : AccessClass.supervisor
-    let page = try walk(linear, write: false, fetch: true, class: access, update: true)
-    let physical = page.physical & a20Mask
-    var code = CodePage(host: 0, physical: physical, flags: 0)
-    if let found = unsafe environment.memory.translate(GuestAddress(physical)) {
-      code.host = unsafe UInt64(UInt(bitPattern: found.host))
-      code.flags = unsafe UInt64(UInt(bitPattern: found.flags))
-      let e = unsafe s.pointee.itlb + Int(linear &>> 12 & UInt64(X86_ITLB_ENTRIES - 1))
-      unsafe e.pointee.executeTag = linear & ~Core.pageMask
-      unsafe e.pointee.addend = code.host
-      unsafe e.pointee.physical = physical | (page.isGlobal ? 1 : 0)
-      unsafe e.pointee.flags = code.flags
+    while true {
+      let page = try walk(linear, write: false, fetch: true, class: access, update: true)
+      let physical = page.physical & a20Mask
+      var code = CodePage(host: 0, physical: physical, flags: 0)
+      if let found = unsafe environment.memory.translate(GuestAddress(physical)) {
+        code.host = unsafe UInt64(UInt(bitPattern: found.host))
+        code.flags = unsafe UInt64(UInt(bitPattern: found.flags))
+        if unsafe x86_flags_load(code.flags) & PageFlags.noRead.rawValue != 0 {
+          environment.acquire(physical, .read)
+          continue
+        }
+        let e = unsafe s.pointee.itlb + Int(linear &>> 12 & UInt64(X86_ITLB_ENTRIES - 1))
+        unsafe e.pointee.executeTag = linear & ~Core.pageMask
+        unsafe e.pointee.addend = code.host
+        unsafe e.pointee.physical = physical | (page.isGlobal ? 1 : 0)
+        unsafe e.pointee.flags = code.flags
+      }
+      return code
     }
-    return code
   }
 
   // MARK: - Walk
@@ -266,6 +280,11 @@ extension Core {
   private func readEntry(_ address: UInt64, wide: Bool) -> UInt64 {
     let masked = GuestAddress(address & a20Mask)
     guard let t = unsafe environment.memory.translate(masked) else { return 0 }
+    while unsafe t.flags.pointee.load(ordering: .sequentiallyConsistent) & PageFlags.noRead.rawValue
+      != 0
+    {
+      environment.acquire(masked.rawValue, .read)
+    }
     return unsafe wide ? x86_load64(t.host) : UInt64(x86_load32(t.host))
   }
 
@@ -275,6 +294,12 @@ extension Core {
     let masked = GuestAddress(address & a20Mask)
     guard let t = unsafe environment.memory.translate(masked), unsafe !t.isReadOnly else {
       return true
+    }
+    if unsafe t.flags.pointee.load(ordering: .sequentiallyConsistent) & PageFlags.noWrite.rawValue
+      != 0
+    {
+      environment.acquire(masked.rawValue, .write)
+      return false
     }
     if wide {
       if unsafe x86_lock_cmpxchg64(t.host, old, old | bits) != old { return false }
@@ -358,6 +383,29 @@ extension Core {
         }
       }
     }
+  }
+
+  /// Forgets all translations to a physical page.
+  func dropTags(physical: UInt64) {
+    for access in 0..<Int(X86_TLB_CLASSES) {
+      let log = unsafe tlbLog(access)
+      let entries = unsafe tlbEntry(0, class: access)
+      for k in 0..<Int(tlbLogCount(access)) {
+        let e = unsafe entries + Int(log[k] & UInt16(X86_TLB_ENTRIES - 1))
+        if unsafe e.pointee.physical & ~Core.pageMask == physical {
+          let none = unsafe x86_no_tag(UInt64(log[k]))
+          unsafe e.pointee.readTag = none
+          unsafe e.pointee.writeTag = none
+        }
+      }
+    }
+    let itlb = unsafe UnsafeMutableRawPointer(s).advanced(by: Int(X86_ITLB_OFFSET))
+      .assumingMemoryBound(to: X86ITLBEntry.self)
+    for k in 0..<Int(X86_ITLB_ENTRIES * X86_TLB_CLASSES)
+    where unsafe itlb[k].physical & ~Core.pageMask == physical {
+      unsafe itlb[k].executeTag = Core.noTag
+    }
+    jumpGeneration &+= 1
   }
 
   /// Makes the TLB empty for the first time (all tags invalid).

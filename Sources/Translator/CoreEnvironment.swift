@@ -48,16 +48,14 @@ import Synchronization
   let scratch: UnsafeMutablePointer<Block>
   let fetchBuffer: UnsafeMutablePointer<UInt8>
   /// The memory slots as `x86_tlb_fill` reads them.
-  private let slots: UnsafeMutablePointer<X86MemorySlot>
+  let slots: UnsafeMutablePointer<X86MemorySlot>
 
-  /// What other threads ask for; `X86_REQUEST_INVALIDATE` announces it.
-  struct Invalidations {
-    var pages: [UInt64] = []
-    /// Pages that became code elsewhere: no write tags.
-    var writeTags: [UInt64] = []
-    var everything = false
-  }
+  /// What other threads ask for (CoreEnvironment+Invalidation.swift).
   let invalidations = Mutex(Invalidations())
+  /// The block cache is to be emptied at the next chance between blocks.
+  var resetIsDue = false
+  /// How often the thread was outside in the middle of an instruction.
+  var timesOutside: UInt64 = 0
 
   init(
     memory: GuestMemory, host: any VCPUHost, machine: TCGVirtualMachine?, blocks: BlockCache,
@@ -141,13 +139,13 @@ import Synchronization
   // MARK: - Devices
 
   func readDevice(_ address: UInt64, _ width: Int) -> UInt64 {
-    let value = host.readMemory(GuestAddress(address), width: width)
+    let value = outside { host.readMemory(GuestAddress(address), width: width) }
     return width == 8 ? value : value & ((1 &<< UInt64(width &* 8)) &- 1)
   }
 
   func writeDevice(_ address: UInt64, _ width: Int, _ value: UInt64) {
     let masked = width == 8 ? value : value & ((1 &<< UInt64(width &* 8)) &- 1)
-    host.writeMemory(GuestAddress(address), width: width, masked)
+    outside { host.writeMemory(GuestAddress(address), width: width, masked) }
   }
 
   /// Counts a PAUSE. True every now and then, when there are other vCPUs.
@@ -169,8 +167,9 @@ import Synchronization
       return
     }
     let isEmpty = blocks.invalidate(physical, length: length, wholePage: false)
-    // Others lose the whole page; the flag stays while this vCPU still has code there.
-    if isEmpty { clearCodeFlag(flags) }
+    // Others lose the whole page; the flag stays while this vCPU still has code there, or another is about to have some. It is cleared
+    // before the others hear of it: what one of them decodes in between goes with the news.
+    if isEmpty, machine?.isMarking != true { clearCodeFlag(flags) }
     machine?.invalidate(page: physical & ~0xFFF, except: self)
   }
 
@@ -180,62 +179,6 @@ import Synchronization
     }
     // SAFETY: the flag byte of a RAM block, which outlives the machine.
     unsafe p.pointee.bitwiseAnd(~PageFlags.code.rawValue, ordering: .sequentiallyConsistent)
-  }
-
-  /// Code is about to be decoded from a page: from now on stores there are noticed.
-  func markCode(_ page: Core.CodePage) {
-    guard page.flags != 0 else { return }
-    if unsafe x86_flags_load(page.flags) & 1 != 0 { return }
-    _ = unsafe x86_flags_or(page.flags, 1)
-    core.dropWriteTags(physical: page.physical)
-    machine?.dropWriteTags(page: page.physical, except: self)
-  }
-
-  // MARK: - Requests of other threads
-
-  /// Does what others asked for. Between blocks only.
-  func takeInvalidations() {
-    // SAFETY: own state.
-    unsafe x86_request_clear(state.pointer, UInt32(X86_REQUEST_INVALIDATE))
-    let work = invalidations.withLock { pending in
-      let work = pending
-      pending = Invalidations()
-      return work
-    }
-    if work.everything {
-      copySlots()
-      if let limit = machine?.blockLimit { tuning.maximumInstructions = limit }
-      core.flushTLB(includingGlobal: true)
-      blocks.reset()
-      return
-    }
-    for page in work.pages { _ = blocks.invalidate(page, length: 4096, wholePage: true) }
-    for page in work.writeTags { core.dropWriteTags(physical: page) }
-  }
-
-  /// Takes the memory's present slots over for `x86_tlb_fill`. Own thread; the TLB must be emptied behind it.
-  private func copySlots() {
-    let current = memory.slots.sorted { $0.size > $1.size }.prefix(GuestMemory.capacity)
-    for (index, slot) in current.enumerated() {
-      let page = Int(slot.offset / GuestAddress.pageSize)
-      // SAFETY: `index` is below the capacity; the memory keeps every block that it ever had.
-      unsafe slots[index] = X86MemorySlot(
-        start: slot.guest.rawValue, end: slot.end,
-        host: UInt64(UInt(bitPattern: slot.block.base)) &+ slot.offset,
-        flags: UInt64(UInt(bitPattern: slot.block.pageFlags + page)),
-        readOnly: slot.isReadOnly ? 1 : 0)
-    }
-    unsafe state.pointer.pointee.slotCount = UInt32(truncatingIfNeeded: current.count)
-  }
-
-  /// Asks the vCPU's thread, from any other.
-  func request(_ change: (inout Invalidations) -> Void) {
-    invalidations.withLock { pending in
-      change(&pending)
-      if pending.pages.count + pending.writeTags.count > 256 { pending.everything = true }
-    }
-    // SAFETY: an atomic in memory that lives as long as this object.
-    unsafe x86_request_set(state.pointer, UInt32(X86_REQUEST_INVALIDATE))
   }
 
   // MARK: - Debug registers

@@ -56,7 +56,8 @@ extension Core {
       }
     }
     try checkLinear(linear, UInt64(size), write: true, class: access)
-    x86_split_lock()
+    // Whoever holds it may wait for a page.
+    environment.outside { x86_split_lock() }
     defer { x86_split_unlock() }
     let old = try readLinear(linear, UInt64(size), class: access)
     try writeLinear(linear, UInt64(size), change(old), class: access)

@@ -209,14 +209,17 @@ extension Core {
 
   private func readPort(_ port: UInt16, _ size: UInt8) -> UInt64 {
     notePortBreakpoint(port, UInt64(size))
-    return UInt64(environment.host.readPort(port, width: Int(size)))
+    let host = environment.host
+    return UInt64(environment.outside { host.readPort(port, width: Int(size)) })
   }
 
   private func writePort(_ port: UInt16, _ size: UInt8, _ value: UInt64) {
     notePortBreakpoint(port, UInt64(size))
     let mask: UInt64 = size == 4 ? 0xFFFF_FFFF : size == 2 ? 0xFFFF : 0xFF
-    environment.host.writePort(
-      port, width: Int(size), UInt32(truncatingIfNeeded: value & mask))
+    let host = environment.host
+    environment.outside {
+      host.writePort(port, width: Int(size), UInt32(truncatingIfNeeded: value & mask))
+    }
     updateA20()
   }
 

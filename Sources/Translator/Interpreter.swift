@@ -230,7 +230,7 @@ extension Core {
       cache.reset()
       jumpGeneration &+= 1
     }
-    environment.markCode(page)
+    if !environment.markCode(page) { return nil }
     guard let host = unsafe UnsafePointer<UInt8>(bitPattern: UInt(page.host)) else { return nil }
     // SAFETY: `offset` stays below 4096; the cache has room for the largest block.
     let first = unsafe cache.nextInstruction

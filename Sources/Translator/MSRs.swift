@@ -63,7 +63,7 @@ extension Core {
     case 0x10: return timeStampCounter
     case 0x3B: return tscAdjust
     case 0x1B, 0x6E0, 0x800...0x8FF:
-      guard let value = environment.host.readMSR(index) else {
+      guard let value = environment.outside({ environment.host.readMSR(index) }) else {
         throw fault(ExceptionVector.generalProtection, 0)
       }
       return value
@@ -98,7 +98,7 @@ extension Core {
       tscOffset = tscOffset &+ value &- tscAdjust
       tscAdjust = value
     case 0x1B, 0x6E0, 0x800...0x8FF:
-      if !environment.host.writeMSR(index, value) { throw fault(gp, 0) }
+      if !environment.outside({ environment.host.writeMSR(index, value) }) { throw fault(gp, 0) }
     case 0x174: sysenterCS = value & 0xFFFF_FFFF
     case 0x175, 0x176, 0xC000_0082, 0xC000_0083, 0xC000_0100, 0xC000_0101, 0xC000_0102:
       if !isCanonical(value) { throw fault(gp, 0) }

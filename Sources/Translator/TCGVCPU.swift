@@ -34,6 +34,8 @@ import Synchronization
   }
 
   private func runNow() -> VMExit {
+    environment.enter(isBetweenBlocks: true)
+    defer { environment.leave() }
     if let exception = environment.pendingException {
       environment.pendingException = nil
       if let payload = exception.payload { environment.faultAddress = payload }

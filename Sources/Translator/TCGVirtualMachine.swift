@@ -1,6 +1,7 @@
 package import CPU
 import CX86
 package import DeviceModel
+import Glibc
 import Host
 package import Shm
 import Synchronization
@@ -18,6 +19,8 @@ package final class TCGVirtualMachine: VirtualMachine {
   private let count = Atomic<Int>(0)
   /// `singlestep on` of a monitor.
   private let singleStepping = Atomic<Bool>(false)
+  /// vCPUs that wait until a page may be decoded.
+  private let marks = Atomic<Int>(0)
 
   private let turns: VCPUTurns?
 
@@ -32,6 +35,7 @@ package final class TCGVirtualMachine: VirtualMachine {
     self.tuning = tuning
     tscOffset = 0 &- x86_tsc()
     memory.observeSlots { [weak self] _ in self?.invalidateEverything() }
+    memory.observeRevocations { [weak self] page, right in self?.drop(page, right) }
     memory.observeCodeWrites { [weak self] address, length in
       self?.codeWasWritten(address, length)
     }
@@ -53,7 +57,7 @@ package final class TCGVirtualMachine: VirtualMachine {
       list.append(vcpu)
       return list.count
     }
-    count.store(total, ordering: .releasing)
+    count.store(total, ordering: .sequentiallyConsistent)
     // From here on it hears of changes; what came before is taken over with its first look.
     environment.request { $0.everything = true }
     return vcpu
@@ -85,20 +89,61 @@ package final class TCGVirtualMachine: VirtualMachine {
 
   // MARK: - News between vCPUs
 
-  var hasOneVCPU: Bool { count.load(ordering: .relaxed) == 1 }
+  var hasOneVCPU: Bool { count.load(ordering: .sequentiallyConsistent) == 1 }
 
   /// A page's code was overwritten by one vCPU: the others forget what they decoded from it.
   func invalidate(page: UInt64, except sender: CoreEnvironment?) {
     for vcpu in vcpus.withLock({ $0 }) where vcpu.environment !== sender {
-      vcpu.environment.request { $0.pages.append(page) }
+      vcpu.environment.request { $0.code.append(page) }
     }
   }
 
-  /// A page has become code on one vCPU: the others must notice their stores there.
-  func dropWriteTags(page: UInt64, except sender: CoreEnvironment) {
-    if hasOneVCPU { return }
+  /// Whether some vCPU has set a page's code flag and still waits for the others.
+  var isMarking: Bool { marks.load(ordering: .sequentiallyConsistent) != 0 }
+
+  func marking(_ body: () -> Void) {
+    marks.add(1, ordering: .sequentiallyConsistent)
+    body()
+    marks.subtract(1, ordering: .sequentiallyConsistent)
+  }
+
+  /// Asks all vCPUs but `sender` to forget something, and returns when none of them can use it any more: each has taken the request, or
+  /// is not executing and takes it before it does.
+  ///
+  /// A `sender` is the vCPU of the calling thread. It counts as not executing while it waits, so that two that wait for each other
+  /// both go on; what others asked of it is done before this returns. A vCPU that executes looks at its request word within one block of
+  /// code, or one instruction outside blocks.
+  func synchronize(
+    except sender: CoreEnvironment?, _ change: (inout Invalidations) -> Void
+  ) {
+    if sender != nil && hasOneVCPU { return }
+    var waited: [(environment: CoreEnvironment, number: UInt64)] = []
     for vcpu in vcpus.withLock({ $0 }) where vcpu.environment !== sender {
-      vcpu.environment.request { $0.writeTags.append(page) }
+      let number = vcpu.environment.request(change)
+      if !vcpu.environment.hasTaken(number) { waited.append((vcpu.environment, number)) }
+    }
+    if waited.isEmpty { return }
+    func wait() {
+      for (environment, number) in waited {
+        var rounds = 0
+        while !environment.hasTaken(number) {
+          rounds += 1
+          // Its thread may be without a CPU: ours is of no use until it has one.
+          if rounds < 200 { x86_pause() } else { sched_yield() }
+        }
+      }
+    }
+    if let sender { sender.outside(wait) } else { wait() }
+  }
+
+  /// Takes a right to a page away from this node: when it returns, no vCPU uses the page that way, nor does any device. `.read` takes
+  /// code decoded from it too. Any thread but a vCPU's.
+  package func revoke(_ page: GuestAddress, _ right: PageRight) { memory.revoke(page, right) }
+
+  private func drop(_ page: GuestAddress, _ right: PageRight) {
+    let physical = page.rawValue & ~0xFFF
+    synchronize(except: nil) {
+      if right == .read { $0.pages.append(physical) } else { $0.writes.append(physical) }
     }
   }
 

@@ -165,7 +165,7 @@ import CX86
     let environment = core.environment
     let nextPage = (linear | Core.pageMask) &+ 1
     guard let page = core.secondPage(nextPage), page.host != 0 else { return false }
-    environment.markCode(page)
+    if !environment.markCode(first, page) { return false }
     // SAFETY: 16 bytes of a buffer of 32; both pages are host memory of 4096 bytes.
     guard let low = unsafe UnsafeRawPointer(bitPattern: UInt(first.host)),
       let high = unsafe UnsafeRawPointer(bitPattern: UInt(page.host))

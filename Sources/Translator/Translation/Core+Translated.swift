@@ -28,7 +28,10 @@ extension Core {
       var found = unsafe cache.find(linear, physical, access: access)
       if let block = unsafe found, unsafe block.pointee.crosses {
         let second = try resolveFetch((linear | Core.pageMask) &+ 1)
-        if unsafe second.physical == block.pointee.crossPhysical {
+        if unsafe block.pointee.physical == UInt64.max {
+          // The second page had to come from elsewhere, and the first was lost meanwhile.
+          unsafe found = nil
+        } else if unsafe second.physical == block.pointee.crossPhysical {
           unsafe setToken((linear | Core.pageMask) &+ 1, access, block.pointee.crossToken)
         } else {
           unsafe cache.kill(block)
@@ -150,7 +153,7 @@ extension Core {
       unsafe s.pointee.translated.vectorMode = mode
     }
     if !cache.hasRoom { cache.reset() }
-    environment.markCode(page)
+    if !environment.markCode(page) { return nil }
     let block = unsafe BlockTranslator.translate(
       self, cache, linear: linear, page: page, access: access, isGlobal: isGlobalCode(linear))
     cache.counters.nanoseconds &+= x86_tsc() &- start

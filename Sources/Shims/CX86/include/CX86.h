@@ -188,6 +188,11 @@ typedef struct {
   /// Entries that a data TLB holds before it is emptied; 0: as many as it has.
   uint32_t tlbLimit;
   X86Translated translated;
+  /// 1 while the vCPU's thread may use what its TLBs and its code cache hold. At 0 it takes what others have invalidated before it goes
+  /// on. Atomic.
+  uint32_t isExecuting;
+  /// The number of the last invalidation that was taken. Atomic.
+  uint64_t invalidationsTaken;
 } X86State;
 
 /// The modes that decide whether and how vector instructions run: CR0.MP EM TS NE, CR4.OSFXSR OSXMMEXCPT OSXSAVE, XCR0.
@@ -368,6 +373,23 @@ static inline void x86_request_set(X86State *_Nonnull s, uint32_t bits) {
 }
 static inline void x86_request_clear(X86State *_Nonnull s, uint32_t bits) {
   __atomic_fetch_and(&s->request, ~bits, __ATOMIC_SEQ_CST);
+}
+/// The vCPU begins to use its TLBs; it looks at `request` next. A full fence stands between the two, as on the side of those who ask:
+/// either they see that it executes, or it sees their request.
+static inline void x86_enter(X86State *_Nonnull s) {
+  __atomic_exchange_n(&s->isExecuting, 1, __ATOMIC_SEQ_CST);
+}
+static inline void x86_leave(X86State *_Nonnull s) {
+  __atomic_store_n(&s->isExecuting, 0, __ATOMIC_RELEASE);
+}
+static inline int x86_is_executing(const X86State *_Nonnull s) {
+  return __atomic_load_n(&s->isExecuting, __ATOMIC_SEQ_CST) != 0;
+}
+static inline uint64_t x86_invalidations_taken(const X86State *_Nonnull s) {
+  return __atomic_load_n(&s->invalidationsTaken, __ATOMIC_SEQ_CST);
+}
+static inline void x86_set_invalidations_taken(X86State *_Nonnull s, uint64_t number) {
+  __atomic_store_n(&s->invalidationsTaken, number, __ATOMIC_SEQ_CST);
 }
 static inline uint8_t x86_flags_or(uint64_t address, uint8_t bits) {
   return __atomic_fetch_or((uint8_t *)address, bits, __ATOMIC_SEQ_CST);

@@ -1,0 +1,186 @@
+import CPU
+import DeviceModel
+import Glibc
+import Guests
+import Host
+import Shm
+import Synchronization
+import Testing
+import Translator
+
+/// Pages whose right belongs to another node: the vCPU asks, waits, goes on; a right can be taken from it while it runs.
+@Suite(.serialized) struct PageRightsTests {
+  /// Another node that gives a right when the test says so.
+  private final class Elsewhere: PageRightsPolicy {
+    private let memory: GuestMemory
+    private let isOpen = Atomic<Bool>(true)
+    private let log = Mutex<[(page: UInt64, right: PageRight)]>([])
+
+    init(_ memory: GuestMemory) { self.memory = memory }
+
+    func acquire(page: GuestAddress, _ right: PageRight) {
+      log.withLock { $0.append((page.rawValue, right)) }
+      _ = waitUntil { isOpen.load(ordering: .acquiring) }
+      memory.grant(page, right)
+    }
+
+    func close() { isOpen.store(false, ordering: .releasing) }
+    func open() { isOpen.store(true, ordering: .releasing) }
+    var requests: [(page: UInt64, right: PageRight)] { log.withLock { $0 } }
+  }
+
+  private static let data: UInt64 = 0x30_0000
+  private static let stop: UInt64 = 0x8000
+
+  /// A vCPU that counts at `data` (and reads there) until the word at `stop` is set.
+  private func counting(_ machine: TwoCPUs) throws -> HostThread {
+    try machine.load(0, at: 0x1000) { code in
+      code.load(.di, UInt32(Self.data))
+      code.load(.si, UInt32(Self.stop))
+      code.label("loop")
+      code.emit(0x48, 0xFF, 0x07)  // inc qword [rdi]
+      code.emit(0x48, 0x8B, 0x07)  // mov rax, [rdi]
+      code.emit(0x83, 0x3E, 0x00)  // cmp dword [rsi], 0
+      code.jump(if: .equal, "loop")
+      code.hlt()
+    }
+    return try machine.start(0)
+  }
+
+  /// Whether the count stands still, for as long as the vCPU would need for many rounds.
+  private func standsStill(_ machine: TwoCPUs) -> Bool {
+    let count = machine.raw(Self.data)
+    for n in 0..<5000 {
+      if n % 1000 == 0 { _ = sched_yield() }
+      if machine.raw(Self.data) != count { return false }
+    }
+    return true
+  }
+
+  @Test(arguments: [(PageRight.write, data), (.read, data), (.read, UInt64(0x1000))])
+  func revokedPageIsNoLongerUsed(right: PageRight, page: UInt64) throws {
+    let machine = try TwoCPUs()
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    let thread = try counting(machine)
+    var latencies: [UInt64] = []
+    for round in 0..<20 {
+      let count = machine.raw(Self.data)
+      #expect(waitUntil { machine.raw(Self.data) != count }, "round \(round) does not go on")
+      policy.close()
+      let before = HostClock.monotonic
+      machine.vm.revoke(GuestAddress(page), right)
+      latencies.append(UInt64(HostClock.monotonic - before))
+      #expect(standsStill(machine), "round \(round)")
+      // What the other node puts there is what the vCPU goes on from.
+      if page == Self.data {
+        machine.ram.base.storeBytes(
+          of: UInt64(round) << 32, toByteOffset: Int(Self.data), as: UInt64.self)
+      }
+      policy.open()
+    }
+    let last = machine.raw(Self.data)
+    #expect(waitUntil { machine.raw(Self.data) != last })
+    if page == Self.data { #expect(machine.raw(Self.data) >> 32 == 19) }
+    machine.memory.store(GuestAddress(Self.stop), UInt32(1))
+    thread.join()
+    let asked = policy.requests
+    #expect(asked.count >= 20)
+    #expect(asked.allSatisfy { $0.page == page })
+    if page == 0x1000 { #expect(asked.allSatisfy { $0.right == .read }) }
+    latencies.sort()
+    print("revoke \(right) of \(page): median \(latencies[10]) ns, worst \(latencies[19]) ns")
+  }
+
+  /// Code of a page that came back is decoded again: the other node may have changed it.
+  @Test func codeGoesWithTheRightToRead() throws {
+    let machine = try TwoCPUs()
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    machine.memory.write(GuestAddress(0x20_0000), [0xB8, 1, 0, 0, 0, 0xC3])  // mov eax, 1; ret
+    try machine.load(0, at: 0x1000) { code in
+      code.load(.di, 0x20_0000)
+      code.load(.si, UInt32(Self.stop))
+      code.label("loop")
+      code.emit(0xFF, 0xD7)  // call rdi
+      code.emit(0x89, 0x46, 0x08)  // mov [rsi+8], eax
+      code.emit(0x83, 0xF8, 0x02)  // cmp eax, 2
+      code.jump(if: .notEqual, "loop")
+      code.hlt()
+    }
+    let thread = try machine.start(0)
+    #expect(waitUntil { machine.raw(Self.stop + 8) == 1 })
+    policy.close()
+    machine.vm.revoke(GuestAddress(0x20_0000), .read)
+    machine.ram.base.storeBytes(of: 2, toByteOffset: 0x20_0001, as: UInt8.self)
+    policy.open()
+    thread.join()
+    #expect(machine.raw(Self.stop + 8) == 2)
+  }
+
+  @Test func vCPUThatWaitsForAPageDelaysNoOtherRevocation() throws {
+    let machine = try TwoCPUs()
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    policy.close()
+    machine.vm.revoke(GuestAddress(Self.data), .read)
+    let thread = try counting(machine)
+    #expect(waitUntil { !policy.requests.isEmpty })
+    // Returns although the vCPU is inside an instruction, and has a tag of this page's.
+    machine.vm.revoke(GuestAddress(Self.stop), .write)
+    machine.vm.revoke(GuestAddress(0x1000), .read)
+    machine.memory.grant(GuestAddress(Self.stop), .write)
+    policy.open()
+    #expect(waitUntil { machine.raw(Self.data) > 1000 })
+    machine.memory.store(GuestAddress(Self.stop), UInt32(1))
+    thread.join()
+    #expect(Set(policy.requests.map(\.page)) == [Self.data, 0x1000])
+  }
+
+  /// The tables themselves may be elsewhere: reading them needs one right, accessed and dirty bits the other.
+  @Test func pageTablesAreAskedForToo() throws {
+    let machine = try TwoCPUs(count: 1)
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    machine.vm.revoke(GuestAddress(0x11000), .read)
+    machine.vm.revoke(GuestAddress(0x12000), .write)
+    machine.memory.store(GuestAddress(Self.stop), UInt32(1))
+    let thread = try counting(machine)
+    thread.join()
+    #expect(machine.raw(Self.data) == 1)
+    #expect(machine.raw(0x12008) & 0x60 == 0x60)
+    let asked = policy.requests
+    #expect(asked.contains { $0.page == 0x11000 })
+    #expect(asked.contains { $0.page == 0x12000 && $0.right == .write })
+  }
+
+  @Test func operandAcrossTwoPagesNeedsBoth() throws {
+    let machine = try TwoCPUs(count: 1)
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    for page in [UInt64(0x30_0000), 0x30_1000] { machine.vm.revoke(GuestAddress(page), .read) }
+    try machine.load(0, at: 0x1000) { code in
+      code.load(.di, 0x30_0FFC)
+      code.emit(0xF0, 0x48, 0xFF, 0x07)  // lock inc qword [rdi]
+      code.emit(0x48, 0x83, 0x2F, 0x03)  // sub qword [rdi], 3
+      code.emit(0x48, 0x8B, 0x07)  // mov rax, [rdi]
+      code.hlt()
+    }
+    try machine.start(0).join()
+    #expect(try machine.vcpus[0].readState().registers[0] == UInt64.max - 1)
+    #expect(Set(policy.requests.map(\.page)) == [0x30_0000, 0x30_1000])
+  }
+
+  @Test func devicesAskToo() throws {
+    let machine = try TwoCPUs(count: 1)
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    machine.vm.revoke(GuestAddress(0x30_0000), .read)
+    machine.vm.revoke(GuestAddress(0x30_2000), .write)
+    #expect(machine.memory.read(GuestAddress(0x30_0FF0), count: 0x3000) != nil)
+    #expect(policy.requests.map(\.page) == [0x30_0000])
+    machine.memory.write(GuestAddress(0x30_0FF0), [UInt8](repeating: 1, count: 0x2000))
+    #expect(policy.requests.map(\.page) == [0x30_0000, 0x30_0000, 0x30_2000])
+    #expect(machine.raw(0x30_2FE8) == 0x0101_0101_0101_0101)
+  }
+}
