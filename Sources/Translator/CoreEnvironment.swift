@@ -24,6 +24,8 @@ import Synchronization
   var index: UInt32 = 0
   var msrs = MSRFile()
 
+  /// How often the dispatcher came by in a forced mode (`TranslatorTuning.flushEvery`, `requestEvery`).
+  var forcedSteps: UInt64 = 0
   /// The address for CR2 of the page fault that is pending.
   var faultAddress: UInt64 = 0
   /// RIP of the instruction under way, for software interrupts that fault.

@@ -14,11 +14,13 @@ extension Core {
     _ environment: CoreEnvironment, _ blocks: BlockCache, _ cache: TranslationCache
   ) throws(GuestFault) -> Flow {
     let threshold = environment.tuning.threshold
+    let isForced = environment.tuning.flushEvery | environment.tuning.requestEvery != 0
     /// The exit that was taken, to be linked to the next block; 0 for none.
     var exit: UInt64 = 0
     var exitGeneration = cache.generation
     var isIndirect = false
     while true {
+      if isForced { force(environment, cache) }
       let linear = rip
       if !isCanonical(linear) { throw fault(ExceptionVector.generalProtection, 0) }
       let page = try resolveFetch(linear)
@@ -107,6 +109,22 @@ extension Core {
         isIndirect = false
       }
       if mustReconsider { return .reconsider }
+    }
+  }
+
+  /// The forced modes: empties everything now and then, or has translated code look at an empty request.
+  @inline(never) private func force(_ environment: CoreEnvironment, _ cache: TranslationCache) {
+    let tuning = environment.tuning
+    environment.forcedSteps &+= 1
+    let step = environment.forcedSteps
+    if tuning.flushEvery != 0 && step % UInt64(tuning.flushEvery) == 0 {
+      flushTLB(includingGlobal: true)
+      cache.reset()
+    }
+    let random = (step &+ tuning.seed) &* 0x9E37_79B9_7F4A_7C15 &>> 33
+    if tuning.requestEvery != 0 && random % UInt64(tuning.requestEvery) == 0 {
+      // SAFETY: an atomic in the own state; the outer loop clears it.
+      unsafe x86_request_set(s, UInt32(X86_REQUEST_EVENT))
     }
   }
 
