@@ -12,6 +12,7 @@ import Synchronization
   let host: any VCPUHost
   /// Nil for an `InstructionEmulator`.
   weak var machine: TCGVirtualMachine?
+  private let vcpuCount: VCPUCount?
   let blocks: BlockCache
   let state: StateMemory
   var cpuid: CPUIDTable
@@ -67,6 +68,7 @@ import Synchronization
     self.memory = memory
     self.host = host
     self.machine = machine
+    vcpuCount = machine?.count
     self.blocks = blocks
     self.state = state
     self.cpuid = cpuid
@@ -153,15 +155,17 @@ import Synchronization
   /// Counts a PAUSE. True every now and then, when there are other vCPUs.
   func notePause() -> Bool {
     pauses &+= 1
-    return pauses & 63 == 0 && machine?.hasOneVCPU == false
+    return pauses & 63 == 0 && !isAlone
   }
   private var pauses: UInt32 = 0
+
+  /// Whether no other vCPU sees this memory.
+  var isAlone: Bool { vcpuCount?.isOne ?? true }
 
   // MARK: - Code pages
 
   /// The vCPU stored to a page that holds decoded code, at up to a page of bytes.
   func codeWasWritten(_ physical: UInt64, flags: UInt64, length: UInt64 = 64) {
-    let isAlone = machine?.hasOneVCPU ?? true
     if isAlone {
       if blocks.invalidate(physical, length: length, wholePage: false) {
         clearCodeFlag(flags)

@@ -16,7 +16,7 @@ package final class TCGVirtualMachine: VirtualMachine {
   /// Guest TSC minus host TSC, for all vCPUs.
   private let tscOffset: UInt64
   private let vcpus = Mutex<[TCGVCPU]>([])
-  private let count = Atomic<Int>(0)
+  let count = VCPUCount()
   /// `singlestep on` of a monitor.
   private let singleStepping = Atomic<Bool>(false)
   /// vCPUs that wait until a page may be decoded.
@@ -57,7 +57,7 @@ package final class TCGVirtualMachine: VirtualMachine {
       list.append(vcpu)
       return list.count
     }
-    count.store(total, ordering: .sequentiallyConsistent)
+    count.set(total)
     // From here on it hears of changes; what came before is taken over with its first look.
     environment.request { $0.everything = true }
     return vcpu
@@ -89,7 +89,7 @@ package final class TCGVirtualMachine: VirtualMachine {
 
   // MARK: - News between vCPUs
 
-  var hasOneVCPU: Bool { count.load(ordering: .sequentiallyConsistent) == 1 }
+  var hasOneVCPU: Bool { count.isOne }
 
   /// A page's code was overwritten by one vCPU: the others forget what they decoded from it.
   func invalidate(page: UInt64, except sender: CoreEnvironment?) {
@@ -226,4 +226,15 @@ enum HostTSC {
     let ticks = x86_tsc() &- c0
     return ticks &* 1_000_000_000 / UInt64(max(t1 &- t0, 1))
   }()
+}
+
+/// How many vCPUs a machine has. Theirs too: they ask at each store to a code page, where looking for the machine itself, which they hold
+/// weakly, would cost more than the rest.
+final class VCPUCount: Sendable {
+  private let value = Atomic<Int>(0)
+
+  /// Whether no other vCPU runs guest code.
+  var isOne: Bool { value.load(ordering: .sequentiallyConsistent) == 1 }
+
+  func set(_ count: Int) { value.store(count, ordering: .sequentiallyConsistent) }
 }

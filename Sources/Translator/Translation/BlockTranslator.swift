@@ -96,7 +96,7 @@ import CX86
     hasBMI2 = HostFeatures.hasBMI2
     exactFlags = core.environment.tuning.exactFlags
     features = InstructionFacts.nativeFeatures(guest: core.coreFeatures)
-    isAlone = core.environment.machine?.hasOneVCPU ?? true
+    isAlone = core.environment.isAlone
     unsafe sides = cache.nextSide
   }
 
