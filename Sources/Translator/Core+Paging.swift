@@ -321,6 +321,7 @@ extension Core {
   func flushTLB(includingGlobal: Bool) {
     // SAFETY: all pointers stay inside the state's allocation.
     unsafe s.pointee.tlbFlushes &+= 1
+    unsafe x86_sites_drop(s)
     for access in 0..<Int(X86_TLB_CLASSES) {
       let log = unsafe tlbLog(access)
       let entries = unsafe tlbEntry(0, class: access)
@@ -368,11 +369,13 @@ extension Core {
       if unsafe itlb[slot].executeTag == tag { unsafe itlb[slot].executeTag = Core.noTag }
     }
     dropToken(linear)
+    unsafe x86_sites_drop(s)
     jumpGeneration &+= 1
   }
 
   /// Takes write permission from all entries for a physical page that now holds decoded code; nil: for all pages.
   func dropWriteTags(physical: UInt64?) {
+    unsafe x86_sites_drop(s)
     for access in 0..<Int(X86_TLB_CLASSES) {
       let log = unsafe tlbLog(access)
       let entries = unsafe tlbEntry(0, class: access)

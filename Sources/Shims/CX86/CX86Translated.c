@@ -20,7 +20,7 @@ enum {
 };
 
 extern const char x86_exit_host[], x86_exit_memory[], x86_slow_read[], x86_slow_write[],
-  x86_slow_linear_read[], x86_slow_linear_write[], x86_slow_group[], x86_load_vectors[], x86_load_x87[];
+  x86_slow_linear_read[], x86_slow_linear_write[], x86_slow_group[], x86_site_read[], x86_site_write[], x86_site_group[], x86_load_vectors[], x86_load_x87[];
 
 #define SAVE_CALLER \
   "  mov %%rax,8(%%rsp)\n" \
@@ -38,6 +38,25 @@ extern const char x86_exit_host[], x86_exit_memory[], x86_slow_read[], x86_slow_
   "  mov 56(%%rsp),%%rsi\n" \
   "  mov 64(%%rsp),%%rdi\n" \
   "  mov 72(%%rsp),%%r8\n"
+
+#define SITE(name, kind) \
+  "x86_site_" name ":\n" \
+  "  cmp $4096,%%r10\n" \
+  "  jb 7b\n" \
+  "  add (%%r11),%%r10\n" \
+  SAVE_CALLER \
+  "  mov %%r10,%%rsi\n" \
+  "  lea 8(%%rsp),%%rdi\n" \
+  "  mov $" kind ",%%edx\n" \
+  "  mov %%r11,%%rcx\n" \
+  "  sub $8,%%rsp\n" \
+  "  call x86_site_refill\n" \
+  "  add $8,%%rsp\n" \
+  "  test %%eax,%%eax\n" \
+  LOAD_CALLER \
+  "  jz 7b\n" \
+  "  js 12f\n" \
+  "  ret\n"
 
 /// The modes that decide whether and how vector instructions run: CR0.MP EM TS NE, CR4.OSFXSR OSXMMEXCPT OSXSAVE, XCR0.
 #pragma clang attribute push(__attribute__((target("general-regs-only"))), apply_to = function)
@@ -59,7 +78,51 @@ __attribute__((used)) int x86_group_refill(X86State *s, uint64_t linear) {
   if (!x86_tlb_refill(s, linear, 0)) return 0;
   return s->tlb[linear >> 12 & (X86_TLB_ENTRIES - 1)].writeTag == (linear & ~(uint64_t)0xFFF);
 }
+
+/// Misses after which a site's usefulness is judged, and the cycles that they must have taken together.
+enum { siteTrial = 64, siteCycles = 64 * 3000 };
+
+/// A site's page is another one now. `kind` 0: read, 1: write, 2: some of the bytes will be written. 1: try again; 0: the interpreter;
+/// -1: the interpreter, and the site is of no use.
+__attribute__((used)) int x86_site_refill(X86State *s, uint64_t linear, int kind, X86Site *site) {
+  const uint64_t page = linear & ~(uint64_t)0xFFF;
+  X86TLBEntry *e = s->tlb + (linear >> 12 & (X86_TLB_ENTRIES - 1));
+  if ((kind ? e->writeTag : e->readTag) != page) {
+    if (!(kind == 2 ? x86_group_refill(s, linear) : x86_tlb_refill(s, linear, kind))) return 0;
+  }
+  if (!site->isLogged) {
+    X86Translated *t = &s->translated;
+    if (t->siteLogCount >= 2 * X86_SITES) return 0;
+    t->siteLog[t->siteLogCount++] =
+      (uint16_t)(site - (X86Site *)((char *)s + X86_SITE_OFFSET));
+    site->isLogged = 1;
+  }
+  site->tag = page;
+  site->host = e->host;
+  if (++site->misses >= siteTrial) {
+    const uint64_t now = x86_tsc();
+    const uint64_t took = now - site->since;
+    site->misses = 0;
+    site->since = now;
+    if (took < siteCycles) return -1;
+  }
+  return 1;
+}
+
+void x86_sites_drop(X86State *s) {
+  X86Translated *t = &s->translated;
+  X86Site *sites = (X86Site *)((char *)s + X86_SITE_OFFSET);
+  for (uint32_t k = 0; k < t->siteLogCount; k++) {
+    X86Site *site = sites + t->siteLog[k];
+    site->tag = X86_NO_SITE;
+    site->host = 0;
+    site->isLogged = 0;
+  }
+  t->siteLogCount = 0;
+}
 #pragma clang attribute pop
+
+_Static_assert(sizeof(X86Site) == 32, "layout");
 
 uint64_t x86_vector_mode(const X86State *s) { return vectorMode(s); }
 
@@ -208,6 +271,14 @@ __attribute__((used, noinline)) static void routines(void) {
     "  jz 7b\n"
     "  ret\n"
 
+    // A site whose last page was another: R10 = address - tag, R11 = the site.
+    SITE("read", "0") SITE("write", "1") SITE("group", "2")
+    "12:\n"
+    "  pop %%r10\n"
+    "  mov %%r10,%c[address](%%rsp)\n"
+    "  mov %[site],%%r11d\n"
+    "  jmp x86_exit_memory\n"
+
     // The first vector instruction since the registers went to the image.
     "x86_load_vectors:\n"
     SAVE_CALLER
@@ -245,7 +316,7 @@ __attribute__((used, noinline)) static void routines(void) {
     : [stack] "i"(offsetStack), [target] "i"(offsetTarget), [address] "i"(offsetAddress),
       [flags] "i"(offsetFlags), [faultFlags] "i"(offsetFaultFlags), [loaded] "i"(offsetLoaded),
       [components] "i"(offsetComponents), [pointers] "i"(offsetPointers), [mxcsr] "i"(offsetMXCSR),
-      [tlb] "i"(offsetTLB), [fault] "i"(x86ExitFault), [slow] "i"(x86ExitSlow));
+      [tlb] "i"(offsetTLB), [fault] "i"(x86ExitFault), [slow] "i"(x86ExitSlow), [site] "i"(x86ExitSite));
 }
 
 void x86_translated_prepare(void *state) {
@@ -258,6 +329,12 @@ void x86_translated_prepare(void *state) {
   t->slowLinearRead = (uint64_t)x86_slow_linear_read;
   t->slowLinearWrite = (uint64_t)x86_slow_linear_write;
   t->slowGroup = (uint64_t)x86_slow_group;
+  t->siteRead = (uint64_t)x86_site_read;
+  t->siteWrite = (uint64_t)x86_site_write;
+  t->siteGroup = (uint64_t)x86_site_group;
+  X86Site *sites = (X86Site *)((char *)state + X86_SITE_OFFSET);
+  for (int k = 0; k < 2 * X86_SITES; k++) sites[k] = (X86Site){X86_NO_SITE, 0, 0, 0, 0};
+  t->siteLogCount = 0;
   t->loadVectors = (uint64_t)x86_load_vectors;
   t->loadX87 = (uint64_t)x86_load_x87;
   t->fastInside = (uint64_t)x86_fast_call_inside;

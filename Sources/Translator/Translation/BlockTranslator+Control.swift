@@ -190,8 +190,10 @@ extension BlockTranslator {
     case .leaveFrame:
       if i.size != 8 { return interpret() }
       let saved = stackOperand(base: 5, offset: 0, write: false, wantsScratch: false)
+      // The read comes first: it may still fault (X86_NO_SITE).
+      out.load(HostRegister.address, saved.memory)
       out.lea(stack, HostMemory(base: 5, displacement: 8))
-      out.load(5, saved.memory)
+      out.move(5, HostRegister.address)
       return true
     default: return interpret()
     }

@@ -136,6 +136,16 @@ extension BlockTranslator {
     if addressSize == 8 { out.lea(to, m) } else { out.narrow(0x8D, to, m) }
   }
 
+  /// Whether the current instruction's accesses remember their last page. The kernel's do not: its pages survive most flushes in the TLB.
+  /// An access through an empty site faults in the host, so nothing may have changed before it: not so in instructions with code of
+  /// their own.
+  private var usesSites: Bool {
+    if access != UInt8(Core.AccessClass.user) || avoidsSites { return false }
+    let kind = unsafe cache.facts[current].kind
+    if kind == .string || kind == .special { return false }
+    return !cache.isPlainSite(physical &+ UInt64(offset))
+  }
+
   /// Turns the linear address in R10 into host memory. `retry`: code that computes R10 anew.
   mutating func check(
     size: UInt16, write: Bool, wantsScratch: Bool, retry: UnsafeMutablePointer<UInt8>,
@@ -143,6 +153,24 @@ extension BlockTranslator {
   ) -> Checked {
     let address = HostRegister.address
     let entry = HostRegister.entry
+    if usesSites {
+      let site = cache.nextSite(write: write)
+      out.wide(0x2B, address, .state(site))
+      out.bytes(0x49, 0x81, 0xFA)  // cmp r10, 4096 - size
+      out.word(UInt32(4096) &- UInt32(size))
+      let siteKind: PendingStub.Kind =
+        kind == .slowRead ? .siteRead : kind == .slowWrite ? .siteWrite : .siteGroup
+      noteFlagsOfFaults()
+      unsafe pend(
+        siteKind, site: out.jump(condition: 7), retry: retry,
+        linear: UInt64(truncatingIfNeeded: site))
+      if wantsScratch {
+        out.wide(0x03, address, .state(site &+ 8))
+        return Checked(memory: HostMemory(base: address), free: entry)
+      }
+      out.load(entry, .state(site &+ 8))
+      return Checked(memory: HostMemory(base: address, index: entry), free: nil)
+    }
     if hasBMI2 {
       out.bytes(0xC4, 0x43, 0xFB)  // rorx r11, r10, 7
       out.bytes(0xF0, 0xDA, 7)

@@ -54,7 +54,7 @@ extension BlockTranslator {
         && (!vIsGeneral || isAtHome(f.vvvv))
       if same {
         if needsFlags { requireFlags() }
-        noteFlagsOfFaults(f)
+        noteFlagsOfFaults()
         out.verbatim(i)
         if changesFlags { flagsChanged() }
         return true
@@ -70,7 +70,9 @@ extension BlockTranslator {
       let scratch = (regIsGeneral && !highReg && !isHere(f.reg)) || (vIsGeneral && !isHere(f.vvvv))
       if exchanged && f.implicitRead & 1 != 0 { return interpret() }
       let write = f.access != UInt8(X86_ACCESS_READ)
+      avoidsSites = exchanged
       let checked = operand(i, size: f.bytes, write: write, wantsScratch: scratch)
+      avoidsSites = false
       substitutes.first = checked.free
       rm = .memory(checked.memory)
     } else {
@@ -102,7 +104,7 @@ extension BlockTranslator {
       vvvv = register
     }
     if needsFlags { requireFlags() }
-    noteFlagsOfFaults(f)
+    noteFlagsOfFaults()
 
     // What lives in X86State is brought, and taken back if it changed.
     var written: UInt16 = 0
@@ -157,7 +159,7 @@ extension BlockTranslator {
   }
 
   /// When the host raises an exception in the instruction, the side table tells where the flags are.
-  private mutating func noteFlagsOfFaults(_ f: InstructionFacts) {
+  mutating func noteFlagsOfFaults() {
     let known = unsafe sides[sideCount &- 1].flags & SideEntry.flagsInHost != 0
     if known != flagsInHost { noteSide() }
   }

@@ -7,6 +7,8 @@ import CX86
     case slowRead, slowWrite
     /// A TLB miss of a group that will be written, at an instruction that reads.
     case slowGroup
+    /// The site at offset `linear` of X86State holds another page.
+    case siteRead, siteWrite, siteGroup
     /// A TLB miss at the constant address `linear`.
     case slowLinearRead, slowLinearWrite
     case loadVectors, loadX87
@@ -70,6 +72,8 @@ import CX86
   var nextSymbol: UInt32 = 0
   /// Some check covers more than its instruction's operand.
   var hasGroups = false
+  /// Host code of the current instruction changes something before its access.
+  var avoidsSites = false
   var vectorsChecked = false
   var x87Checked = false
   var followsSTI = false
@@ -422,6 +426,9 @@ import CX86
       switch stub.kind {
       case .slowRead: unsafe slow(stub, Int(x86OffsetSlowRead))
       case .slowWrite: unsafe slow(stub, Int(x86OffsetSlowWrite))
+      case .siteRead: unsafe site(stub, Int(x86OffsetSiteRead))
+      case .siteWrite: unsafe site(stub, Int(x86OffsetSiteWrite))
+      case .siteGroup: unsafe site(stub, Int(x86OffsetSiteGroup))
       case .slowGroup: unsafe slow(stub, Int(x86OffsetSlowGroup))
       case .slowLinearRead:
         out.constant(HostRegister.address, stub.linear)
@@ -458,6 +465,11 @@ import CX86
       }
     }
     return miss
+  }
+
+  private mutating func site(_ stub: PendingStub, _ routine: Int) {
+    out.lea(HostRegister.entry, .state(Int(truncatingIfNeeded: stub.linear)))
+    unsafe slow(stub, routine)
   }
 
   /// Calls a routine that makes things right or leaves; then tries again.

@@ -95,9 +95,9 @@ extension Core {
         if flow != .branch { return flow }
         exit = 0
         isIndirect = false
-      case UInt64(x86ExitSlow), UInt64(x86ExitFault):
+      case UInt64(x86ExitSlow), UInt64(x86ExitFault), UInt64(x86ExitSite):
         cache.counters.slowExits &+= 1
-        if !locate(cache, isFault: result == UInt64(x86ExitFault)) { return .stop }
+        if !locate(cache, result) { return .stop }
         let flow = try interpretOne(blocks)
         if flow != .branch { return flow }
         exit = 0
@@ -144,7 +144,8 @@ extension Core {
 
   /// Sets RIP and flags to the guest instruction that translated code was left in. False cannot happen: every address at which code
   /// calls a routine or faults has its entry.
-  private func locate(_ cache: TranslationCache, isFault: Bool) -> Bool {
+  private func locate(_ cache: TranslationCache, _ result: UInt64) -> Bool {
+    let isFault = result == UInt64(x86ExitFault)
     // SAFETY: the own state; blocks live until the cache is emptied.
     let address = unsafe s.pointee.translated.exitAddress
     // What a call left is the address behind it.
@@ -153,7 +154,15 @@ extension Core {
       let side = unsafe cache.side(block, place)
     else { return false }
     rip = unsafe block.pointee.linear &+ UInt64(side.guest)
-    unsafe cache.noteFailure(block)
+    if result == UInt64(x86ExitSite) {
+      let physical = unsafe block.pointee.physical
+      if physical != UInt64.max {
+        cache.makePlainSite(physical &+ UInt64(side.guest))
+        unsafe cache.kill(block)
+      }
+    } else {
+      unsafe cache.noteFailure(block)
+    }
     if isFault && side.flags & SideEntry.flagsInHost != 0 {
       flags = unsafe s.pointee.translated.faultFlags
     }

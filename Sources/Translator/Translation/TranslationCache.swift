@@ -123,6 +123,10 @@ struct LinkRecord {
   /// By a hash of the physical address: blocks there are translated without groups. A wrong hit costs speed only.
   private let ungrouped: UnsafeMutablePointer<Bool>
   private static let ungroupedSize = 1 << 13
+  /// By the same hash: instructions whose accesses always look in the TLB.
+  private let plainSites: UnsafeMutablePointer<Bool>
+  private var readSites = 0
+  private var writeSites = 0
   static let maximumInstructions = 200
   static let maximumStubs = 1024
 
@@ -174,6 +178,7 @@ struct LinkRecord {
     let g = reserve(BlockTranslator.maximumGroups * MemoryLayout<MemoryGroup>.stride)
     let y = reserve(17 * MemoryLayout<RegisterSymbol>.stride)
     let u = reserve(TranslationCache.ungroupedSize)
+    let w = reserve(TranslationCache.ungroupedSize)
     tablesSize = total
     let map = unsafe mmap(
       nil, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -199,6 +204,7 @@ struct LinkRecord {
     unsafe groups = (map + g).assumingMemoryBound(to: MemoryGroup.self)
     unsafe symbols = (map + y).assumingMemoryBound(to: RegisterSymbol.self)
     unsafe ungrouped = (map + u).assumingMemoryBound(to: Bool.self)
+    unsafe plainSites = (map + w).assumingMemoryBound(to: Bool.self)
     unsafe stubs = (map + t).assumingMemoryBound(to: PendingStub.self)
   }
 
@@ -369,6 +375,23 @@ struct LinkRecord {
   }
   func isUngrouped(_ physical: UInt64) -> Bool {
     unsafe ungrouped[TranslationCache.ungroupedSlot(physical)]
+  }
+
+  /// Whether the accesses of the instruction at a physical address are better looked up in the TLB each time.
+  func isPlainSite(_ physical: UInt64) -> Bool {
+    unsafe plainSites[TranslationCache.ungroupedSlot(physical)]
+  }
+  func makePlainSite(_ physical: UInt64) {
+    unsafe plainSites[TranslationCache.ungroupedSlot(physical)] = true
+  }
+  /// The offset in X86State of an X86Site for a new access. They are given out in turn; two that share one cost each other misses.
+  func nextSite(write: Bool) -> Int {
+    if write {
+      writeSites = (writeSites &+ 1) & (Int(X86_SITES) - 1)
+      return Int(X86_SITE_OFFSET) &+ (Int(X86_SITES) &+ writeSites) &* 32
+    }
+    readSites = (readSites &+ 1) & (Int(X86_SITES) - 1)
+    return Int(X86_SITE_OFFSET) &+ readSites &* 32
   }
 
   /// The block was left in the midst. A block to which that happens again and again is dropped, to be translated without groups.

@@ -36,7 +36,8 @@ enum {
   X86_TLB_LOG_OFFSET = X86_ITLB_OFFSET + X86_TLB_CLASSES * X86_ITLB_ENTRIES * 32,
   X86_TOKEN_OFFSET = X86_TLB_LOG_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 2,
   X86_JUMP_OFFSET = X86_TOKEN_OFFSET + X86_TLB_CLASSES * X86_TOKENS * 4,
-  X86_STATE_BYTES = X86_JUMP_OFFSET + X86_TLB_CLASSES * X86_JUMPS * 8,
+  X86_SITE_OFFSET = X86_JUMP_OFFSET + X86_TLB_CLASSES * X86_JUMPS * 8,
+  X86_STATE_BYTES = X86_SITE_OFFSET + 2 * X86_SITES * 32,
 };
 
 /// A segment register with its hidden part; `attributes` as in the VMX access rights (SDM vol. 3C, 25.4.1).
@@ -195,6 +196,9 @@ typedef struct {
   uint64_t invalidationsTaken;
 } X86State;
 
+/// Empties all sites. After every change that makes the TLB lose something.
+void x86_sites_drop(X86State *_Nonnull s);
+
 /// The modes that decide whether and how vector instructions run: CR0.MP EM TS NE, CR4.OSFXSR OSXMMEXCPT OSXSAVE, XCR0.
 uint64_t x86_vector_mode(const X86State *_Nonnull s);
 
@@ -221,6 +225,9 @@ enum {
   x86OffsetSlowLinearRead = offsetof(X86State, translated.slowLinearRead),
   x86OffsetSlowLinearWrite = offsetof(X86State, translated.slowLinearWrite),
   x86OffsetSlowGroup = offsetof(X86State, translated.slowGroup),
+  x86OffsetSiteRead = offsetof(X86State, translated.siteRead),
+  x86OffsetSiteWrite = offsetof(X86State, translated.siteWrite),
+  x86OffsetSiteGroup = offsetof(X86State, translated.siteGroup),
   x86OffsetGroupSlots = offsetof(X86State, translated.groupSlots),
   x86OffsetLoadVectors = offsetof(X86State, translated.loadVectors),
   x86OffsetLoadX87 = offsetof(X86State, translated.loadX87),

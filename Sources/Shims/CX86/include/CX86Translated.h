@@ -16,6 +16,8 @@ enum {
   x86ExitSlow = 3,
   /// The host raised an exception at `exitAddress`; `faultFlags` has the host's arithmetic flags.
   x86ExitFault = 4,
+  /// As x86ExitSlow, because the instruction's X86Site misses too often to be of use.
+  x86ExitSite = 5,
 };
 
 /// What lies behind the code of an exit that can be linked.
@@ -26,6 +28,9 @@ typedef struct {
   /// the jump.
   uint32_t kind;
 } X86LinkSite;
+
+#define X86_SITES 256
+#define X86_NO_SITE 0x8000000000000000ull
 
 /// What translated code keeps in X86State. All of it belongs to the vCPU's thread.
 typedef struct {
@@ -51,11 +56,25 @@ typedef struct {
   uint32_t savesPointers;
   /// Where the executable mapping of the code cache lies.
   uint64_t codeStart, codeSize;
+  /// Which sites are not empty.
+  uint32_t siteLogCount;
+  uint16_t siteLog[2 * X86_SITES];
   /// Addresses of the routines below, for indirect calls and jumps.
-  uint64_t exitHost, exitMemory, slowRead, slowWrite, slowLinearRead, slowLinearWrite, slowGroup, loadVectors, loadX87;
+  uint64_t exitHost, exitMemory, slowRead, slowWrite, slowLinearRead, slowLinearWrite, slowGroup, siteRead, siteWrite, siteGroup, loadVectors, loadX87;
   /// Those of CX86FastCall.c.
   uint64_t fastInside, fastAway;
 } X86Translated;
+
+/// The page that one access in translated user code met last, so that it need not be looked up: `X86_SITES` for reading, as many for
+/// writing. An empty one has X86_NO_SITE as tag and 0 as host: a guest that uses just that non-canonical address meets the host's page 0,
+/// which is never mapped, and so the interpreter.
+typedef struct {
+  uint64_t tag;
+  uint64_t host;
+  uint64_t since;
+  uint32_t misses;
+  uint32_t isLogged;
+} X86Site;
 
 #define X86_TOKENS 1024
 #define X86_JUMPS 65536
