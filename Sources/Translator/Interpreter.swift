@@ -10,6 +10,7 @@ extension Core {
     let blocks = environment.blocks
     var translations = blocks.translations
     unsafe x86_translated_thread(s)
+    defer { unsafe x86_translated_thread(nil) }
     while true {
       // SAFETY: the own state.
       let request = unsafe x86_request(s)

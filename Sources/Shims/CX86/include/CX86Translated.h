@@ -85,5 +85,5 @@ void x86_translated_prepare(void *_Nonnull state);
 /// Runs translated code at `code`, which expects the arithmetic flags in `flags`, until it leaves. See x86Exit*.
 uint64_t x86_translated_enter(void *_Nonnull state, uint64_t code);
 
-/// Names this thread's vCPU for the signal handler. Before `x86_translated_enter`, once for each thread.
-void x86_translated_thread(void *_Nonnull state);
+/// Names the vCPU whose translated code this thread is about to run, for the signal handler; null when it has done so.
+void x86_translated_thread(void *_Nullable state);
