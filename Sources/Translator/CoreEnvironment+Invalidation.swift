@@ -137,13 +137,13 @@ extension CoreEnvironment {
     let lost = PageFlags.noRead.rawValue
     let known = unsafe x86_flags_load(page.flags)
     // A flag that is set means that the others have lost their write tags, unless someone is still waiting for that.
-    if known & flag != 0, machine?.isMarking != true { return known & lost == 0 }
+    if known & flag != 0, machine?.isMarking(page.physical) != true { return known & lost == 0 }
     guard let machine else {
       _ = unsafe x86_flags_or(page.flags, flag)
       core.dropWriteTags(physical: page.physical)
       return true
     }
-    machine.marking {
+    machine.marking(page.physical) {
       // Who stored there before it heard of this may have cleared the flag again; who has heard leaves it while this goes on.
       repeat {
         _ = unsafe x86_flags_or(page.flags, flag)

@@ -175,7 +175,7 @@ import Synchronization
     let isEmpty = blocks.invalidate(physical, length: length, wholePage: false)
     // Others lose the whole page; the flag stays while this vCPU still has code there, or another is about to have some. It is cleared
     // before the others hear of it: what one of them decodes in between goes with the news.
-    if isEmpty, machine?.isMarking != true { clearCodeFlag(flags) }
+    if isEmpty, machine?.isMarking(physical) != true { clearCodeFlag(flags) }
     machine?.invalidate(page: physical & ~0xFFF, except: self)
   }
 

@@ -20,7 +20,8 @@ package final class TCGVirtualMachine: VirtualMachine {
   /// `singlestep on` of a monitor.
   private let singleStepping = Atomic<Bool>(false)
   /// vCPUs that wait until a page may be decoded.
-  private let marks = Atomic<Int>(0)
+  /// How many vCPUs are marking a page, by a hash of the page.
+  private let marks = MarkTable()
 
   private let turns: VCPUTurns?
 
@@ -98,13 +99,15 @@ package final class TCGVirtualMachine: VirtualMachine {
     }
   }
 
-  /// Whether some vCPU has set a page's code flag and still waits for the others.
-  var isMarking: Bool { marks.load(ordering: .sequentiallyConsistent) != 0 }
+  /// Whether some vCPU has set the code flag of the page, or of one with the same hash, and still waits for the others.
+  func isMarking(_ page: UInt64) -> Bool {
+    marks.isMarked(page)
+  }
 
-  func marking(_ body: () -> Void) {
-    marks.add(1, ordering: .sequentiallyConsistent)
+  func marking(_ page: UInt64, _ body: () -> Void) {
+    marks.change(page, by: 1)
     body()
-    marks.subtract(1, ordering: .sequentiallyConsistent)
+    marks.change(page, by: -1)
   }
 
   /// Asks all vCPUs but `sender` to forget something, and returns when none of them can use it any more: each has taken the request, or
@@ -237,4 +240,31 @@ final class VCPUCount: Sendable {
   var isOne: Bool { value.load(ordering: .sequentiallyConsistent) == 1 }
 
   func set(_ count: Int) { value.store(count, ordering: .sequentiallyConsistent) }
+}
+
+/// A counter for each hash of a page.
+@safe private final class MarkTable: Sendable {
+  private static let size = 256
+  // SAFETY: `size` atomics, allocated and initialised in init, freed in deinit; indices are masked.
+  nonisolated(unsafe) private let counters: UnsafeMutablePointer<Atomic<Int>>
+
+  init() {
+    unsafe counters = UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: MarkTable.size)
+    for n in 0..<MarkTable.size { unsafe (counters + n).initialize(to: Atomic(0)) }
+  }
+
+  deinit {
+    unsafe counters.deinitialize(count: MarkTable.size)
+    unsafe counters.deallocate()
+  }
+
+  private static func slot(_ page: UInt64) -> Int {
+    Int(truncatingIfNeeded: page &>> 12) & (size - 1)
+  }
+  func isMarked(_ page: UInt64) -> Bool {
+    unsafe counters[MarkTable.slot(page)].load(ordering: .sequentiallyConsistent) != 0
+  }
+  func change(_ page: UInt64, by amount: Int) {
+    unsafe counters[MarkTable.slot(page)].add(amount, ordering: .sequentiallyConsistent)
+  }
 }
