@@ -173,10 +173,14 @@ import Synchronization
       return
     }
     let isEmpty = blocks.invalidate(physical, length: length, wholePage: false)
-    // Others lose the whole page; the flag stays while this vCPU still has code there, or another is about to have some. It is cleared
-    // before the others hear of it: what one of them decodes in between goes with the news.
-    if isEmpty, machine?.isMarking(physical) != true { clearCodeFlag(flags) }
+    // Others lose the whole page; the flag stays while this vCPU still has code there, or another is about to have some. They hear of it
+    // before it is cleared, so that whoever finds it clear has the request before him (x86_tlb_refill), and again afterwards: what one
+    // of them decodes in between goes with the second.
     machine?.invalidate(page: physical & ~0xFFF, except: self)
+    if isEmpty, machine?.isMarking(physical) != true {
+      clearCodeFlag(flags)
+      machine?.invalidate(page: physical & ~0xFFF, except: self)
+    }
   }
 
   private func clearCodeFlag(_ flags: UInt64) {

@@ -22,18 +22,17 @@ import Testing
   func hostInterpreterAndTranslatorAgree(kind: String) throws {
     try run(
       ["--seed", Self.seed, "--kind", kind]
-        + (Self.isBounded ? ["--seconds", "4", "--cases", "1000000"] : []))
+        + (Self.isBounded
+          ? ["--seconds", "4", "--cases", "1000000"] : ["--seconds", "40", "--cases", "12000"]))
   }
 
   /// Redundant and forbidden prefixes, all lengths, wild and wrapped addresses, jumps into instructions, code at the end of its page.
   @Test func unusualEncodingsAndAddressesEndAsOnTheHost() throws {
-    try run(["--crafted"] + (Self.isBounded ? ["--seconds", "6"] : []))
+    try run(["--crafted", "--seconds", Self.isBounded ? "6" : "30"])
   }
 
   /// Guests that change their page tables, with their own exception handler: the same memory and registers at the end in every mode.
   @Test func wholeGuestsEndTheSameInEveryMode() throws {
-    try run(
-      ["--seed", Self.seed]
-        + (Self.isBounded ? ["--guests", "2", "--rounds", "150"] : ["--guests", "6"]))
+    try run(["--seed", Self.seed, "--guests", "2", "--rounds", "150"])
   }
 }

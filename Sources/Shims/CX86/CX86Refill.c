@@ -167,6 +167,9 @@ int x86_tlb_refill(X86State *s, uint64_t linear, int write) {
   X86Page page;
   if (!x86_tlb_fill(s, linear, write, access, &page)) return 0;
   if (!write) return 1;
+  // The page may have ceased to be a code page with this vCPU's code still to be forgotten: the outer loop does that right after the
+  // store.
+  if ((x86_request(s) & X86_REQUEST_INVALIDATE) != 0) return 0;
   return s->tlb[linear >> 12 & (X86_TLB_ENTRIES - 1)].writeTag == (linear & ~PAGE_MASK);
 }
 
