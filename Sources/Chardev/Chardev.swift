@@ -3,15 +3,18 @@ import Glibc
 
 /// A character device: a stream of bytes to somewhere outside, used by one frontend, or by several when multiplexed.
 @MainLoop
-package final class Chardev {
+package final class Chardev: ChardevPortOwner {
   /// Its id, such as `serial0`.
   package let label: String
   let transport: any ChardevTransport
   private var ports: [ChardevPort] = []
   private var mux: MuxModel?
-  private let log: FileDescriptor?
+  private let logFile: FileDescriptor?
   /// Whether someone is at the other side.
   package private(set) var isOpen = false
+  /// The clients of a device that serves any number, oldest first.
+  private var clients: [ServedClient] = []
+  private var isServing = false
   private var isReceiving = true
   /// What C-a x and C-a s ask of the machine; set by the registry.
   var onMuxCommand: (MuxCommand) -> Void = { _ in }
@@ -28,7 +31,7 @@ package final class Chardev {
     self.label = label
     self.transport = transport
     self.mux = mux
-    self.log = log
+    logFile = log
     transport.start(self)
   }
 
@@ -36,7 +39,10 @@ package final class Chardev {
   package var filename: String { transport.filename }
 
   /// Whether a frontend is attached.
-  package var isFrontendOpen: Bool { !ports.isEmpty }
+  package var isFrontendOpen: Bool { isServing || !ports.isEmpty }
+
+  /// How many clients have a session at present; 0 when it does not serve many.
+  package var clientCount: Int { clients.count }
 
   /// Whether several frontends may share the device.
   package var isMultiplexed: Bool { mux != nil }
@@ -50,13 +56,41 @@ package final class Chardev {
     _ frontend: any ChardevFrontend, outputLimit: Int = .max
   ) throws(ChardevError) -> ChardevPort {
     let room = mux == nil ? 1 : Chardev.maximumFrontends
-    guard ports.count < room else { throw ChardevError(.inUse, "Device '\(label)' is in use") }
+    guard ports.count < room, !isServing else {
+      throw ChardevError(.inUse, "Device '\(label)' is in use")
+    }
     let port = ChardevPort(self, frontend, limit: outputLimit)
     ports.append(port)
     if mux != nil { setFocus(ports.count - 1) }
     // Later, so that the caller has stored the port before it hears of the opening.
     MainLoop.post { [weak self] in self?.announce(port) }
     return port
+  }
+
+  /// Serves everyone who comes, each with a session of its own: `makeSession` gets the client and answers the frontend that
+  /// receives its bytes, from `chardevOpened` to `chardevClosed`. A listening socket has any number of clients at once; on
+  /// any other device there is one session for each time that it opens.
+  ///
+  /// - Parameter outputLimit: the most bytes that may wait to be sent to one client.
+  ///
+  /// Throws `ChardevError` (`inUse`) when the device has a frontend.
+  package func serve(
+    outputLimit: Int = .max, _ makeSession: @escaping (ChardevClient) -> any ChardevFrontend
+  ) throws(ChardevError) {
+    guard let socket = transport as? SocketTransport, socket.isListening, !isOpen else {
+      let frontend = SessionFrontend(self, makeSession)
+      frontend.attached(try attach(frontend, outputLimit: outputLimit))
+      return
+    }
+    guard !isFrontendOpen else { throw ChardevError(.inUse, "Device '\(label)' is in use") }
+    isServing = true
+    socket.serve { [weak self, weak socket] stream in
+      guard let self, let socket else { return }
+      let client = ServedClient(stream, self, socket)
+      self.clients.append(client)
+      socket.shownClient = self.clients.first?.stream
+      client.start(outputLimit: outputLimit, makeSession)
+    }
   }
 
   /// Gives the keys of a multiplexed device to the frontend of `port`.
@@ -90,6 +124,9 @@ package final class Chardev {
   /// The descriptor that came last with the bytes of a Unix socket (SCM_RIGHTS); the caller owns it.
   package func takeDescriptor() -> Int32? { (transport as? SocketTransport)?.takeDescriptor() }
 
+  /// Ends the connection of a socket with one client.
+  func disconnect() { (transport as? SocketTransport)?.disconnect() }
+
   /// Closes the device for good; frontends hear `chardevClosed`.
   package func shutDown() {
     for port in ports {
@@ -97,6 +134,7 @@ package final class Chardev {
       let rest = port.takeQueued()
       if isOpen, !rest.isEmpty { transport.drain(rest) }
     }
+    for client in clients { client.shutDown() }
     transport.shutDown()
     transportClosed()
   }
@@ -138,6 +176,20 @@ package final class Chardev {
 
   func transportBreak() { sendBreak() }
 
+  /// A client of many has come.
+  func clientOpened() {
+    (transport as? SocketTransport)?.noteClient()
+    isOpen = true
+    onOpened()
+  }
+
+  /// A client of many is gone.
+  func clientClosed(_ client: ServedClient) {
+    clients.removeAll { $0 === client }
+    (transport as? SocketTransport)?.shownClient = clients.first?.stream
+    if !clients.contains(where: \.isOpen) { isOpen = false }
+  }
+
   /// The transport takes bytes again.
   func transportDrained() {
     for port in ports { port.flush() }
@@ -156,13 +208,13 @@ package final class Chardev {
     } else {
       taken = transport.write(bytes, from: start)
     }
-    if log != nil, taken > 0 { writeLog(bytes, from: start, to: start + taken) }
+    log(bytes, from: start, to: start + taken)
     return taken
   }
 
   func resume(_ port: ChardevPort) {
-    let bytes = exchange(&port.held, with: [])
-    if !bytes.isEmpty { deliver(bytes, to: port) }
+    announce(port)
+    port.offerHeld()
     updateReceiving()
   }
 
@@ -190,16 +242,7 @@ package final class Chardev {
 
   private func deliver(_ bytes: [UInt8], to port: ChardevPort) {
     announce(port)
-    guard port.held.isEmpty else {
-      port.held += bytes
-      return
-    }
-    guard let frontend = port.frontend else { return }
-    let taken = min(max(frontend.chardevReceived(bytes), 0), bytes.count)
-    // The frontend may have closed or detached meanwhile.
-    if taken < bytes.count, isOpen, port.chardev != nil {
-      port.held = Array(bytes[taken...]) + port.held
-    }
+    port.offer(bytes)
   }
 
   /// A paused frontend without focus must not keep C-a from being read, so each may hold back this much.
@@ -252,11 +295,13 @@ package final class Chardev {
     if new.isAnnounced { new.frontend?.chardevFocusChanged(true) }
   }
 
-  private func writeLog(_ bytes: [UInt8], from start: Int, to end: Int) {
+  /// Copies what was sent into the log file.
+  func log(_ bytes: [UInt8], from start: Int, to end: Int) {
+    guard logFile != nil, start < end else { return }
     let part = start == 0 && end == bytes.count ? bytes : Array(bytes[start..<end])
     var done = 0
     while done < part.count {
-      guard let count = try? log?.write(part, from: done), count > 0 else { return }
+      guard let count = try? logFile?.write(part, from: done), count > 0 else { return }
       done += count
     }
   }

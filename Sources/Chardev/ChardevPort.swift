@@ -1,6 +1,18 @@
 import Host
 import Synchronization
 
+/// What a port belongs to: a device, or one client of a device that serves many.
+@MainLoop
+protocol ChardevPortOwner: AnyObject {
+  /// Whether someone is at the other side.
+  var isOpen: Bool { get }
+  /// Sends a frontend's bytes from `start` on; answers how many were taken. When not all, it calls `flush` later.
+  func transmit(_ bytes: [UInt8], from start: Int) -> Int
+  /// The frontend of `port` can take bytes again.
+  func resume(_ port: ChardevPort)
+  func detach(_ port: ChardevPort)
+}
+
 /// A frontend's end of a character device: where it writes, from any thread.
 ///
 /// Bytes go to a queue and from there, on the main loop, to the device; a vCPU that writes never waits.
@@ -22,16 +34,20 @@ package final class ChardevPort: Sendable {
   @MainLoop private var inFlightStart = 0
   /// The most bytes that may wait.
   private let limit: Int
-  @MainLoop private(set) var frontend: (any ChardevFrontend)?
-  @MainLoop private(set) weak var chardev: Chardev?
+  @MainLoop var frontend: (any ChardevFrontend)?
+  @MainLoop private(set) weak var owner: (any ChardevPortOwner)?
   /// Bytes that the frontend did not take yet.
   @MainLoop var held: [UInt8] = []
+  /// The frontend has left.
+  @MainLoop private var isDetached = false
   /// Whether the frontend knows that the device is open.
   @MainLoop var isAnnounced = false
 
   @MainLoop
-  init(_ chardev: Chardev, _ frontend: any ChardevFrontend, limit: Int) {
-    self.chardev = chardev
+  init(
+    _ owner: any ChardevPortOwner, _ frontend: (any ChardevFrontend)? = nil, limit: Int
+  ) {
+    self.owner = owner
     self.frontend = frontend
     self.limit = limit
   }
@@ -67,7 +83,7 @@ package final class ChardevPort: Sendable {
   /// The frontend can take bytes again. Any thread.
   package func resumeReceiving() {
     // Never at once: the frontend may say this in the midst of `chardevReceived`, before the rest of those bytes is held.
-    MainLoop.post { self.chardev?.resume(self) }
+    MainLoop.post { self.owner?.resume(self) }
   }
 
   /// How many bytes wait to be sent. Any thread.
@@ -75,11 +91,44 @@ package final class ChardevPort: Sendable {
     output.withLock { $0.bytes.count + $0.inFlightCount }
   }
 
+  /// Asks for `chardevDrained` once nothing waits to be sent any more, as after a refused write. Nothing when nothing waits now.
+  /// For a frontend that answers requests: it takes no further ones from a client that does not read. Any thread.
+  package func notifyWhenDrained() {
+    output.withLock { state in
+      if state.bytes.count + state.inFlightCount > 0 { state.isStarved = true }
+    }
+  }
+
   /// Ends the attachment: the frontend hears no more, what is queued goes out.
   @MainLoop
   package func detach() {
-    chardev?.detach(self)
+    isDetached = true
+    owner?.detach(self)
     frontend = nil
+  }
+
+  // MARK: - Receiving
+
+  /// Gives bytes to the frontend; keeps what it does not take, and what comes after that.
+  @MainLoop
+  func offer(_ bytes: [UInt8]) {
+    guard held.isEmpty else {
+      held += bytes
+      return
+    }
+    guard let frontend else { return }
+    let taken = min(max(frontend.chardevReceived(bytes), 0), bytes.count)
+    // The frontend may have left or the connection ended meanwhile.
+    if taken < bytes.count, !isDetached, owner?.isOpen == true {
+      held = Array(bytes[taken...]) + held
+    }
+  }
+
+  /// Gives what is kept to the frontend again.
+  @MainLoop
+  func offerHeld() {
+    let bytes = exchange(&held, with: [])
+    if !bytes.isEmpty { offer(bytes) }
   }
 
   // MARK: -
@@ -110,7 +159,7 @@ package final class ChardevPort: Sendable {
         return
       }
       let left = inFlight.count - inFlightStart
-      let taken = chardev?.transmit(inFlight, from: inFlightStart) ?? left
+      let taken = owner?.transmit(inFlight, from: inFlightStart) ?? left
       // The transport may have closed and dropped everything meanwhile.
       if inFlight.isEmpty { continue }
       inFlightStart += taken

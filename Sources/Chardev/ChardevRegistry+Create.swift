@@ -74,7 +74,7 @@ extension ChardevRegistry {
     options.telnet = socket.telnet ?? false
     options.reconnectSeconds = Int64(socket.reconnect ?? 0)
     return try SocketTransport(try address(socket.addr), options) { [weak self] reason in
-      self?.onReport(label, "Unable to connect character device \(label): \(reason)")
+      self?.onReport(label, reason)
     }
   }
 

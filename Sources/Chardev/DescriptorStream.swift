@@ -19,7 +19,6 @@ final class DescriptorStream {
   private var isStopped = false
   /// A read of a file is on its way.
   private var isReadPosted = false
-  private var buffer: [UInt8] = []
 
   /// Bytes arrived; with a socket, also descriptors (the handler owns them).
   var onBytes: ([UInt8], [Int32]) -> Void = { _, _ in }
@@ -28,7 +27,8 @@ final class DescriptorStream {
   /// After a write that was not taken whole: there is room again.
   var onDrained: () -> Void = {}
 
-  private static let chunkSize = 1 << 16
+  /// Where all streams read to: bytes are copied out before anyone else reads, and an idle stream costs no buffer.
+  private static var buffer = [UInt8](repeating: 0, count: 1 << 16)
 
   /// One descriptor for both directions.
   init(both: consuming FileDescriptor, isSocket: Bool) {
@@ -164,16 +164,17 @@ final class DescriptorStream {
   @discardableResult
   private func readOnce() -> Bool {
     guard let inputNumber else { return false }
-    if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: DescriptorStream.chunkSize) }
     var count = 0
     var descriptors: [Int32] = []
     do throws(SystemError) {
       if isSocket {
-        guard let got = try Socket.receive(inputNumber, into: &buffer) else { return true }
+        guard let got = try Socket.receive(inputNumber, into: &DescriptorStream.buffer) else {
+          return true
+        }
         count = got.count
         descriptors = got.descriptors
       } else {
-        count = try input?.read(into: &buffer) ?? 0
+        count = try input?.read(into: &DescriptorStream.buffer) ?? 0
       }
     } catch {
       if error.code == EAGAIN { return true }
@@ -187,7 +188,7 @@ final class DescriptorStream {
       end()
       return false
     }
-    onBytes(Array(buffer[..<count]), descriptors)
+    onBytes(Array(DescriptorStream.buffer[..<count]), descriptors)
     return true
   }
 

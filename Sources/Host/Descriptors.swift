@@ -31,6 +31,17 @@ package enum Descriptors {
     return FileDescriptor(owning: number)
   }
 
+  /// Raises the number of descriptors that the process may have as far as it may (getrlimit(2)). False when it is there already.
+  package static func raiseLimit() -> Bool {
+    var limit = rlimit()
+    // SAFETY: `limit` outlives both calls.
+    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0,
+      limit.rlim_cur < limit.rlim_max
+    else { return false }
+    limit.rlim_cur = limit.rlim_max
+    return unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
+  }
+
   /// Removes a file; a missing one is no error.
   package static func unlink(_ path: String) {
     _ = unsafe Glibc.unlink(path)  // SAFETY: the string lives through the call.

@@ -73,6 +73,22 @@ package enum Socket {
     return socket
   }
 
+  /// Changes how many connections may wait for a listening socket to accept them.
+  package static func setBacklog(_ listener: Int32, _ backlog: Int32) {
+    _ = Glibc.listen(listener, backlog)
+  }
+
+  /// Process and user that connected a Unix socket (SO_PEERCRED, unix(7)); nil for other sockets.
+  package static func peerCredentials(_ descriptor: Int32) -> (process: Int32, user: UInt32)? {
+    guard localAddress(descriptor)?.family == AF_UNIX else { return nil }
+    // The kernel's `struct ucred`: process, user, group.
+    var values: [UInt32] = [0, 0, 0]
+    var length = socklen_t(12)
+    // SAFETY: both locals live through the call, `length` is the size of the array's elements.
+    let result = unsafe getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &values, &length)
+    return result == 0 && values[0] > 0 ? (Int32(bitPattern: values[0]), values[1]) : nil
+  }
+
   /// Starts a connection to a resolved address: nil `pending` means it is there already.
   package static func startConnecting(
     _ address: ResolvedAddress

@@ -25,7 +25,8 @@ import Testing
       servers.append(
         try HMPServer(
           on: device,
-          session: HMPSession(commands: MonitorCommands(monitored.context), machine: machine)))
+          session: HMPSession(
+            commands: MonitorCommands(self.monitored.context), machine: self.machine)))
       return device
     }
 

@@ -3,41 +3,41 @@ package import Host
 import Machine
 import QAPI
 
-/// A human monitor on a character device: line editor, banner, prompt (`-monitor`, `-mon mode=readline`, `mon:`).
+/// A human monitor on a character device (`-monitor`, `-mon mode=readline`, `mon:`): a session for each client, one history.
 @MainLoop
-package final class HMPServer: ChardevFrontend {
+package final class HMPServer {
   /// Clients match on this; the version is the one that `query-version` tells.
   package static let banner =
     "QEMU \(VersionInfo.current.qemu.text) monitor - type 'help' for more information\n"
   package static let prompt = "(qemu) "
 
-  private let context: MonitorContext
-  private var session: HMPSession?
-  private var port: ChardevPort?
-  private var editor = LineEditor(prompt: HMPServer.prompt)
-  private var hasFocus = true
-  /// What was printed while keys went to another frontend.
-  private var withheld: [UInt8] = []
-  private var isOpen = false
+  /// The lines of all clients, which the next client finds.
+  fileprivate var history = LineHistory()
 
   /// Attaches a monitor to `chardev`. Throws when that is in use.
   package init(on chardev: Chardev, context: MonitorContext) throws(ChardevError) {
-    self.context = context
-    port = try chardev.attach(self)
-    context.whenStarted { [weak self] in
-      guard let self, let machine = try? context.machine else { return }
-      self.session = HMPSession(
-        commands: MonitorCommands(context), machine: MachineInspector(machine),
-        defaults: context.humanMonitorDefaults)
-      self.port?.resumeReceiving()
+    try chardev.serve { [self] client in
+      let result = HMPClientSession(client, self)
+      context.whenStarted { [weak result] in
+        guard let result, let machine = try? context.machine else { return }
+        result.session = HMPSession(
+          commands: MonitorCommands(context), machine: MachineInspector(machine),
+          defaults: context.humanMonitorDefaults)
+        client.port.resumeReceiving()
+      }
+      return result
     }
   }
 
-  /// A server over a session of the caller's making.
-  package init(on chardev: Chardev, session: HMPSession) throws(ChardevError) {
-    context = MonitorContext()
-    self.session = session
-    port = try chardev.attach(self)
+  /// A server over sessions of the caller's making, one for each client.
+  package init(
+    on chardev: Chardev, session makeSession: @autoclosure @escaping () -> HMPSession
+  ) throws(ChardevError) {
+    try chardev.serve { [self] client in
+      let result = HMPClientSession(client, self)
+      result.session = makeSession()
+      return result
+    }
   }
 
   /// Lets `human-monitor-command` of the context's monitors run lines, each in a session of its own.
@@ -50,34 +50,54 @@ package final class HMPServer: ChardevFrontend {
       return session.run(commandLine: line, cpuIndex: cpuIndex)
     }
   }
+}
+
+/// The frontend of one client: line editor, banner, prompt.
+@MainLoop
+private final class HMPClientSession: ChardevFrontend {
+  private let client: ChardevClient
+  private let server: HMPServer
+  /// Nil before there is a machine.
+  var session: HMPSession?
+  private var editor: LineEditor
+  private var hasFocus = true
+  /// What was printed while keys went to another frontend.
+  private var withheld: [UInt8] = []
+  private var isOpen = false
+
+  init(_ client: ChardevClient, _ server: HMPServer) {
+    self.client = client
+    self.server = server
+    editor = LineEditor(prompt: HMPServer.prompt, history: server.history)
+  }
 
   // MARK: - ChardevFrontend
 
-  package func chardevOpened() {
+  func chardevOpened() {
     isOpen = true
     withheld = []
     send(Array(HMPServer.banner.utf8) + editor.begin())
   }
 
-  package func chardevClosed() {
+  func chardevClosed() {
     isOpen = false
     withheld = []
   }
 
   /// Keys go to this monitor from now on, or no longer. A newline ends the visit; coming back shows the prompt.
-  package func chardevFocusChanged(_ hasFocus: Bool) {
+  func chardevFocusChanged(_ hasFocus: Bool) {
     guard hasFocus != self.hasFocus else { return }
     if hasFocus {
       self.hasFocus = true
       let text = exchange(&withheld, with: [])
-      if isOpen { port?.write(text.isEmpty ? editor.begin() : text) }
+      if isOpen { client.port.write(text.isEmpty ? editor.begin() : text) }
     } else {
       if isOpen { send([10]) }
       self.hasFocus = false
     }
   }
 
-  package func chardevReceived(_ bytes: [UInt8]) -> Int {
+  func chardevReceived(_ bytes: [UInt8]) -> Int {
     // Lines typed before the machine exists wait for it.
     guard session != nil else { return 0 }
     var output: [UInt8] = []
@@ -105,6 +125,7 @@ package final class HMPServer: ChardevFrontend {
 
   private func run(_ line: [UInt8]) {
     session?.history = editor.history.lines
+    server.history.add(line)
     let text = session?.run(commandLine: String(decoding: line, as: UTF8.self)) ?? ""
     if !text.isEmpty { write(Array(text.utf8)) }
   }
@@ -122,7 +143,7 @@ package final class HMPServer: ChardevFrontend {
   }
 
   private func write(_ bytes: [UInt8]) {
-    if hasFocus { port?.write(bytes) } else { withheld += bytes }
+    if hasFocus { client.port.write(bytes) } else { withheld += bytes }
   }
 }
 

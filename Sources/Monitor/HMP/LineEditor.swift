@@ -29,7 +29,11 @@ package struct LineEditor: Equatable, Sendable {
   private var escape = Escape.none
   private var parameter = 0
 
-  package init(prompt: String) { self.prompt = Array(prompt.utf8) }
+  /// - Parameter history: lines that were finished before.
+  package init(prompt: String, history: LineHistory = LineHistory()) {
+    self.prompt = Array(prompt.utf8)
+    self.history = history
+  }
 
   /// The prompt, for a line that starts now. Follow it with nothing: the line is empty.
   package mutating func begin() -> [UInt8] {

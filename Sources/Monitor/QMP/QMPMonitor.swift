@@ -1,43 +1,51 @@
 package import Chardev
 package import Host
 
-/// A QMP monitor on a character device (`-qmp`, `-mon mode=control`): one connection for each client
-/// that comes.
+/// A QMP monitor on a character device (`-qmp`, `-mon mode=control`): a connection for each client that comes.
 @MainLoop
-package final class QMPMonitor: ChardevFrontend {
+package final class QMPMonitor {
   private let context: MonitorContext
   private let isPretty: Bool
-  private let chardev: Chardev
-  private var port: ChardevPort?
-  private var connection: QMPConnection?
 
   /// Attaches a monitor to `chardev`. Throws when that is in use.
   package init(
     on chardev: Chardev, isPretty: Bool, context: MonitorContext
   ) throws(ChardevError) {
     self.context = context
-    self.chardev = chardev
     self.isPretty = isPretty
-    port = try chardev.attach(self)
+    try chardev.serve { [context] client in
+      QMPClientSession(client, isPretty: isPretty, context: context)
+    }
+  }
+}
+
+/// The frontend of one client.
+@MainLoop
+private final class QMPClientSession: ChardevFrontend {
+  private let client: ChardevClient
+  private let isPretty: Bool
+  private let context: MonitorContext
+  private var connection: QMPConnection?
+
+  init(_ client: ChardevClient, isPretty: Bool, context: MonitorContext) {
+    self.client = client
+    self.isPretty = isPretty
+    self.context = context
   }
 
-  /// Takes the client's bytes.
-  package func chardevReceived(_ bytes: [UInt8]) -> Int {
-    connection?.receive(bytes) ?? bytes.count
-  }
+  func chardevReceived(_ bytes: [UInt8]) -> Int { connection?.receive(bytes) ?? bytes.count }
 
   /// A client is there: greets it.
-  package func chardevOpened() {
-    guard let port, connection == nil else { return }
+  func chardevOpened() {
     let transport = QMPConnection.Transport(
-      write: { message in port.write(message) },
-      resumeReceiving: { port.resumeReceiving() },
-      takeDescriptor: { [chardev] in chardev.takeDescriptor() })
+      write: { [client] message in client.port.write(message) },
+      resumeReceiving: { [client] in client.port.resumeReceiving() },
+      takeDescriptor: { [client] in client.takeDescriptor() })
     connection = QMPConnection(isPretty: isPretty, transport: transport, context: context)
   }
 
   /// The client has left: forgets what it negotiated and queued.
-  package func chardevClosed() {
+  func chardevClosed() {
     connection?.close()
     connection = nil
   }
