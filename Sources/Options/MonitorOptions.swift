@@ -34,9 +34,6 @@ enum MonitorOptions {
   static func addDefaults(
     _ state: inout ParserState, _ board: HelpCatalog.Machine
   ) throws(OptionError) {
-    if let origin = state.nographic, state.daemonize != nil {
-      throw OptionError(.conflict, origin, "-nographic cannot be used with -daemonize")
-    }
     let drivers =
       state.list(.device).compactMap { $0.string("driver") }
       + state.jsonDevices.values.compactMap { $0["driver"]?.stringValue }
@@ -47,6 +44,10 @@ enum MonitorOptions {
     let parallel =
       state.wantsDefaultParallel && hasDefaults && board.isPC && !drivers.contains("isa-parallel")
     let monitor = state.wantsDefaultMonitor && hasDefaults
+    // Only what would go to a terminal is in the way; with -nodefaults nothing does.
+    if let origin = state.nographic, state.daemonize != nil, serial || parallel || monitor {
+      throw OptionError(.conflict, origin, "-nographic cannot be used with -daemonize")
+    }
     let console = "vc:80Cx24C"
     func origin(_ option: String, _ text: String) -> OptionOrigin {
       OptionOrigin(option: option, argument: text)
