@@ -24,8 +24,7 @@ package enum HelpText {
     case .softwareCPU: TCGOptions.help
     case .devices: devices(catalog)
     case .deviceProperties(let type, let origin): try deviceProperties(type, origin, catalog)
-    case .chardevs:
-      ["Available chardev backend types: "] + ChardevOptions.kinds.map { "  \($0.name)" }
+    case .chardevs: chardevs
     case .logItems:
       ["Log items (comma separated):"]
         + catalog.logItems.map { "\(padded($0.name, 15)) \($0.description)" }
@@ -145,7 +144,12 @@ package enum HelpText {
       }
   }
 
-  private static func group(_ name: String) -> [String] {
+  /// Kinds of character devices.
+  static var chardevs: [String] {
+    ["Available chardev backend types: "] + ChardevOptions.kinds.map { "  \($0.name)" }
+  }
+
+  static func group(_ name: String) -> [String] {
     guard let parameters = OptionGroup.all.first(where: { $0.name == name })?.parameters else {
       return []
     }

@@ -133,7 +133,7 @@ struct ParserState {
     }
   }
 
-  private static func badIdentifier(_ origin: OptionOrigin) -> OptionError {
+  static func badIdentifier(_ origin: OptionOrigin) -> OptionError {
     OptionError(
       .invalidValue, origin, "Parameter 'id' expects an identifier",
       hints: [

@@ -14,9 +14,7 @@ import Testing
     mutating func type(_ keys: [UInt8]) -> String {
       var output: [UInt8] = []
       for key in keys {
-        let (bytes, outcome) = editor.receive(key)
-        output += bytes
-        switch outcome {
+        switch editor.receive(key, into: &output) {
         case .editing: break
         case .line(let line):
           lines.append(String(decoding: line, as: UTF8.self))
@@ -108,8 +106,13 @@ import Testing
 
   @Test func linesEndAt4095Bytes() {
     var editor = LineEditor(prompt: "")
-    for _ in 0..<4100 { _ = editor.receive(0x78) }
-    #expect(editor.receive(13).outcome == .line([UInt8](repeating: 0x78, count: 4095)))
+    var drawn: [UInt8] = []
+    for _ in 0..<4100 {
+      drawn = []
+      _ = editor.receive(0x78, into: &drawn)
+    }
+    #expect(drawn.isEmpty)
+    #expect(editor.receive(13, into: &drawn) == .line([UInt8](repeating: 0x78, count: 4095)))
   }
 
   @Test func historyKeeps64DifferentLines() {

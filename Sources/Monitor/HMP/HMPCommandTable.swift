@@ -1,59 +1,22 @@
 import Host
 import QAPI
 
-/// One command of the human monitor.
-struct HMPCommand: Sendable {
-  /// What TAB offers for an argument.
-  enum Completion: Sendable {
-    case none, commandName, file
-  }
-  /// The name and its aliases.
-  let names: [String]
-  let parameters: [HMPParameter]
-  /// The parameters as `help` shows them.
-  let syntax: String
-  /// One sentence for `help`.
-  let help: String
-  let completion: Completion
-  let subcommands: [HMPCommand]
-  let run: @MainLoop @Sendable (HMPSession, HMPArguments) throws(QAPIError) -> Void
-
-  init(
-    _ names: String, _ specification: String = "", _ syntax: String = "", help: String,
-    completion: Completion = .none, subcommands: [HMPCommand] = [],
-    run: @escaping @MainLoop @Sendable (HMPSession, HMPArguments) throws(QAPIError) -> Void
-  ) {
-    self.names = names.split(separator: "|").map(String.init)
-    parameters = HMPParameter.list(specification)
-    self.syntax = syntax
-    self.help = help
-    self.completion = completion
-    self.subcommands = subcommands
-    self.run = run
-  }
-
-  /// The line of `help`.
-  func helpLine(prefix: String = "") -> String {
-    "\(prefix)\(names.joined(separator: "|")) \(syntax) -- \(help)\n"
-  }
-}
-
 /// All commands of the human monitor, by name.
 enum HMPCommandTable {
   static let commands: [HMPCommand] =
-    (memoryCommands + controlCommands + logCommands + [infoCommand, helpCommand])
+    (memoryCommands + controlCommands + logCommands + characterDeviceCommands
+    + [infoCommand, helpCommand])
     .sorted { $0.names[0] < $1.names[0] }
 
   static let infoCommand = HMPCommand(
-    "info", "item:s?", "[subcommand]", help: "show something about the system",
+    "info", "item:s?", "[subcommand]", help: "show something about the system", .looks,
     subcommands: infoCommands
   ) { session, _ in
     for command in infoCommands { session.print(command.helpLine(prefix: "info ")) }
   }
 
   static let helpCommand = HMPCommand(
-    "help|?", "name:S?", "[cmd]", help: "list the commands, or describe one",
-    completion: .commandName
+    "help|?", "name:S?", "[cmd]", help: "list the commands, or describe one", .looks
   ) { session, arguments in
     help(session, arguments.text("name") ?? "")
   }
@@ -71,7 +34,8 @@ enum HMPCommandTable {
     },
     HMPCommand(
       "singlestep", "option:s?", "[on|off]",
-      help: "execute one guest instruction in each block of tcg (on), or as many as fit (off)"
+      help: "execute one guest instruction in each block of tcg (on), or as many as fit (off)",
+      completion: HMPCompleters.words(["off", "on"])
     ) { session, arguments in
       switch arguments.text("option") ?? "on" {
       case "on": session.machine.isSingleStepping = true
@@ -92,7 +56,7 @@ enum HMPCommandTable {
       session, _ throws(QAPIError) in try session.commands.systemWakeup()
     },
     HMPCommand(
-      "cpu", "index:i", "index", help: "choose the CPU that other commands are about"
+      "cpu", "index:i", "index", help: "choose the CPU that other commands are about", .looks
     ) { session, arguments in
       let index = Int(arguments.integer("index") ?? 0)
       if index < session.machine.cpuCount {

@@ -149,7 +149,7 @@ struct HMPExpression {
     if text[index] == UInt8(ascii: "0") {
       base = 8
       if index + 2 < text.count, text[index + 1] | 0x20 == UInt8(ascii: "x"),
-        digit(text[index + 2], 16) != nil
+        HMPNumber.digit(text[index + 2], 16) != nil
       {
         base = 16
         index += 2
@@ -157,7 +157,7 @@ struct HMPExpression {
     }
     let start = index
     var value: UInt64 = 0
-    while index < text.count, let digit = digit(text[index], base) {
+    while index < text.count, let digit = HMPNumber.digit(text[index], base) {
       let (product, overflow) = value.multipliedReportingOverflow(by: base)
       let (next, carry) = product.addingReportingOverflow(digit)
       if overflow || carry { throw Failure(text: "number too large") }
@@ -171,16 +171,5 @@ struct HMPExpression {
     position = index
     skipBlanks()
     return Int64(bitPattern: value)
-  }
-
-  private func digit(_ byte: UInt8, _ base: UInt64) -> UInt64? {
-    let value: UInt64
-    switch byte {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): value = UInt64(byte - 48)
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): value = UInt64(byte - 97 + 10)
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): value = UInt64(byte - 65 + 10)
-    default: return nil
-    }
-    return value < base ? value : nil
   }
 }

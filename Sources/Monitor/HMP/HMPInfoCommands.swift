@@ -5,38 +5,40 @@ import QAPI
 /// The subcommands of `info`.
 extension HMPCommandTable {
   static let infoCommands = [
-    HMPCommand("chardev", help: "show the character devices") { session, _ throws(QAPIError) in
+    HMPCommand("chardev", help: "show the character devices", .looks) {
+      session, _ throws(QAPIError) in
       for device in try session.commands.queryChardev() {
         session.print("\(device.label): filename=\(device.filename)\n")
       }
     },
-    HMPCommand("cpus", help: "show the CPUs") { session, _ throws(QAPIError) in
+    HMPCommand("cpus", help: "show the CPUs", .looks) { session, _ throws(QAPIError) in
       for cpu in try session.commands.queryCpusFast() {
         let mark = cpu.cpuIndex == session.currentCPU ? "*" : " "
         session.print("\(mark) CPU #\(cpu.cpuIndex): thread_id=\(cpu.threadId)\n")
       }
     },
-    HMPCommand("history", help: "show the lines typed before") { session, _ in
+    HMPCommand("history", help: "show the lines typed before", .looks) { session, _ in
       for (index, line) in session.history.enumerated() {
         session.print("\(index): '\(String(decoding: line, as: UTF8.self))'\n")
       }
     },
-    HMPCommand("irq", help: "show how many interrupts there were") { session, _ in
+    HMPCommand("irq", help: "show how many interrupts there were", .looks) { session, _ in
       for controller in session.machine.interruptControllers {
         session.print(InterruptText.statistics(controller))
       }
     },
-    HMPCommand("jit", help: "show what the software CPU has done") { session, _ throws(QAPIError) in
+    HMPCommand("jit", help: "show what the software CPU has done", .looks) {
+      session, _ throws(QAPIError) in
       session.print(try session.commands.xQueryJit().humanReadableText)
     },
-    HMPCommand("kvm", help: "show whether KVM is used") { session, _ throws(QAPIError) in
+    HMPCommand("kvm", help: "show whether KVM is used", .looks) { session, _ throws(QAPIError) in
       let info = try session.commands.queryKvm()
       let state = !info.present ? "not compiled" : info.enabled ? "enabled" : "disabled"
       session.print("kvm support: \(state)\n")
     },
     HMPCommand(
       "lapic", "apic-id:i?", "[apic-id]",
-      help: "show a local APIC (apic-id: which one; the current CPU's without it)"
+      help: "show a local APIC (apic-id: which one; the current CPU's without it)", .looks
     ) { session, arguments in
       let index: Int?
       if let id = arguments.integer("apic-id") {
@@ -50,28 +52,29 @@ extension HMPCommandTable {
         session.print("No CPU available\n")
       }
     },
-    HMPCommand("mem", help: "show the guest's virtual memory by ranges") { session, _ in
+    HMPCommand("mem", help: "show the guest's virtual memory by ranges", .looks) { session, _ in
       pageTables(session) { tables in
         for line in tables.rangeLines() { session.print(line + "\n") }
       }
     },
-    HMPCommand("mtree", help: "show the memory map") { session, _ in
+    HMPCommand("mtree", help: "show the memory map", .looks) { session, _ in
       session.print(TreeText.memory(session.machine.memoryTree))
     },
-    HMPCommand("name", help: "show the guest's name") { session, _ throws(QAPIError) in
+    HMPCommand("name", help: "show the guest's name", .looks) { session, _ throws(QAPIError) in
       if let name = try session.commands.queryName().name { session.print("\(name)\n") }
     },
-    HMPCommand("opcount", help: "show how often the translator's operations were made") {
+    HMPCommand("opcount", help: "show how often the translator's operations were made", .looks) {
       session, _ throws(QAPIError) in
       session.print(try session.commands.xQueryOpcount().humanReadableText)
     },
-    HMPCommand("pic", help: "show the interrupt controllers") { session, _ in
+    HMPCommand("pic", help: "show the interrupt controllers", .looks) { session, _ in
       for controller in session.machine.interruptControllers {
         session.print(InterruptText.controller(controller))
       }
     },
     HMPCommand(
-      "qom-tree", "path:s?", "[path]", help: "show the object tree, or the part below path"
+      "qom-tree", "path:s?", "[path]", help: "show the object tree, or the part below path",
+      .looks
     ) { session, arguments in
       let path = arguments.text("path") ?? "/machine"
       if let object = session.machine.objectTree(path) {
@@ -80,24 +83,26 @@ extension HMPCommandTable {
         session.print("Path '\(path)' could not be resolved.\n")
       }
     },
-    HMPCommand("qtree", help: "show the devices by bus") { session, _ in
+    HMPCommand("qtree", help: "show the devices by bus", .looks) { session, _ in
       session.print(TreeText.devices(session.machine.deviceTree))
     },
     HMPCommand(
       "registers", "cpustate_all:-a,vcpu:i?", "[-a|vcpu]",
-      help: "show a CPU's registers (-a: of all; vcpu: of which; the current one's without both)"
+      help: "show a CPU's registers (-a: of all; vcpu: of which; the current one's without both)",
+      .looks
     ) { session, arguments in registers(session, arguments) },
-    HMPCommand("roms", help: "show read-only images") { session, _ in
+    HMPCommand("roms", help: "show read-only images", .looks) { session, _ in
       session.print(TreeText.roms(session.machine.roms))
     },
-    HMPCommand("status", help: "show whether the guest runs") { session, _ throws(QAPIError) in
+    HMPCommand("status", help: "show whether the guest runs", .looks) {
+      session, _ throws(QAPIError) in
       let info = try session.commands.queryStatus()
       var text = "VM status: \(info.running ? "running" : "paused")"
       if info.singlestep { text += " (single step mode)" }
       if !info.running, info.status != .paused { text += " (\(info.status.rawValue))" }
       session.print(text + "\n")
     },
-    HMPCommand("tlb", help: "show the guest's virtual memory by pages") { session, _ in
+    HMPCommand("tlb", help: "show the guest's virtual memory by pages", .looks) { session, _ in
       pageTables(session) { tables in
         let limit = 1 << 20
         let lines = tables.translationLines(limit: limit)
@@ -105,10 +110,10 @@ extension HMPCommandTable {
         if lines.count >= limit { session.print("(cut off after \(limit) pages)\n") }
       }
     },
-    HMPCommand("uuid", help: "show the guest's UUID") { session, _ throws(QAPIError) in
+    HMPCommand("uuid", help: "show the guest's UUID", .looks) { session, _ throws(QAPIError) in
       session.print("\(try session.commands.queryUuid().uuid)\n")
     },
-    HMPCommand("version", help: "show the version") { session, _ throws(QAPIError) in
+    HMPCommand("version", help: "show the version", .looks) { session, _ throws(QAPIError) in
       let info = try session.commands.queryVersion()
       session.print("\(info.qemu.text)\(info.package)\n")
     },

@@ -6,7 +6,8 @@ import QAPI
 extension HMPCommandTable {
   static let logCommands = [
     HMPCommand(
-      "log", "items:s", "item1[,...]", help: "choose what is logged ('help' lists the items)"
+      "log", "items:s", "item1[,...]", help: "choose what is logged ('help' lists the items)",
+      completion: logItems
     ) { session, arguments in
       let text = arguments.text("items") ?? ""
       var items: LogItems = []
@@ -30,7 +31,7 @@ extension HMPCommandTable {
       if !items.isEmpty { waitingLogFile = nil }
     },
     HMPCommand(
-      "logfile", "filename:F", "filename", help: "write the log to 'filename'", completion: .file
+      "logfile", "filename:F", "filename", help: "write the log to 'filename'"
     ) { session, arguments in
       // Opened when there is something to log.
       waitingLogFile = arguments.text("filename")
@@ -41,6 +42,15 @@ extension HMPCommandTable {
       } catch { session.print("\(error.message)\n") }
     },
   ]
+
+  /// Items are joined with commas: the last one is completed.
+  private static let logItems: HMPCompleter = { _, request in
+    guard request.position == 1 else { return [] }
+    if let comma = request.word.lastIndex(of: ",") {
+      request.word = String(request.word[request.word.index(after: comma)...])
+    }
+    return ["none"] + HelpCatalog.standardLogItems.map(\.name)
+  }
 
   @MainLoop private static var waitingLogFile: String?
 }

@@ -6,14 +6,14 @@ import QAPI
 extension HMPCommandTable {
   static let memoryCommands = [
     HMPCommand(
-      "x", "fmt:/,addr:l", "/fmt addr", help: "show virtual memory from 'addr' on"
+      "x", "fmt:/,addr:l", "/fmt addr", help: "show virtual memory from 'addr' on", .looks
     ) { session, arguments in dump(session, arguments, isPhysical: false) },
     HMPCommand(
-      "xp", "fmt:/,addr:l", "/fmt addr", help: "show physical memory from 'addr' on"
+      "xp", "fmt:/,addr:l", "/fmt addr", help: "show physical memory from 'addr' on", .looks
     ) { session, arguments in dump(session, arguments, isPhysical: true) },
     HMPCommand(
       "print|p", "fmt:/,val:l", "/fmt expr",
-      help: "show the value of an expression ($reg is a CPU register)"
+      help: "show the value of an expression ($reg is a CPU register)", .looks
     ) { session, arguments in
       let value = UInt64(bitPattern: arguments.integer("val") ?? 0)
       session.print(TextForm.number(value, kind: arguments.format("fmt").kind) + "\n")
@@ -40,7 +40,7 @@ extension HMPCommandTable {
       session.machine.writePort(port, width: width, value & mask)
     },
     HMPCommand(
-      "sum", "start:i,size:i", "addr size", help: "show the checksum of physical memory"
+      "sum", "start:i,size:i", "addr size", help: "show the checksum of physical memory", .looks
     ) { session, arguments in
       let start = UInt64(arguments.integer("start") ?? 0)
       session.print(
@@ -62,7 +62,9 @@ extension HMPCommandTable {
         val: Int(arguments.integer("val") ?? 0), size: Int(arguments.integer("size") ?? 0),
         filename: arguments.text("filename") ?? "")
     },
-    HMPCommand("gpa2hva", "addr:l", "addr", help: "show where physical memory is in this process") {
+    HMPCommand(
+      "gpa2hva", "addr:l", "addr", help: "show where physical memory is in this process", .looks
+    ) {
       session, arguments in
       let address = UInt64(bitPattern: arguments.integer("addr") ?? 0)
       let hex = String(address, radix: 16)
@@ -74,7 +76,9 @@ extension HMPCommandTable {
       case .unmapped: session.print("No memory is mapped at address 0x\(hex)\n")
       }
     },
-    HMPCommand("gva2gpa", "addr:l", "addr", help: "show the physical address of a virtual one") {
+    HMPCommand(
+      "gva2gpa", "addr:l", "addr", help: "show the physical address of a virtual one", .looks
+    ) {
       session, arguments in
       let address = UInt64(bitPattern: arguments.integer("addr") ?? 0)
       guard let state = session.machine.cpuState(session.currentCPU) else {

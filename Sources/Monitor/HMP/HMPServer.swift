@@ -102,9 +102,7 @@ private final class HMPClientSession: ChardevFrontend {
     guard session != nil else { return 0 }
     var output: [UInt8] = []
     for byte in bytes {
-      let (text, outcome) = editor.receive(byte)
-      output += text
-      switch outcome {
+      switch editor.receive(byte, into: &output) {
       case .editing: break
       case .completion(let line):
         guard let (candidates, typed) = session?.completions(for: line) else { break }

@@ -43,9 +43,8 @@ package struct LineEditor: Equatable, Sendable {
     return showPrompt()
   }
 
-  /// Takes one byte. What it answers to print uses `\n` for a new line.
-  package mutating func receive(_ byte: UInt8) -> (output: [UInt8], outcome: Outcome) {
-    var output: [UInt8] = []
+  /// Takes one byte and appends what is to be printed to `output`, with `\n` for a new line.
+  package mutating func receive(_ byte: UInt8, into output: inout [UInt8]) -> Outcome {
     switch escape {
     case .none:
       switch byte {
@@ -53,10 +52,13 @@ package struct LineEditor: Equatable, Sendable {
       case 4: deleteForward()
       case 5: cursor = line.count
       case 8, 127: deleteBackward()
-      case 9: return ([], .completion(Array(line[..<cursor])))
-      case 10, 13: return finish()
+      case 9: return .completion(Array(line[..<cursor]))
+      case 10, 13:
+        output.append(10)
+        return .line(finish())
       case 12:
-        output = Array("\u{1B}[2J\u{1B}[1;1H".utf8) + showPrompt()
+        output += "\u{1B}[2J\u{1B}[1;1H".utf8
+        output += showPrompt()
       case 23: deleteWord()
       case 27: escape = .escape
       case 0x9B: escape = .csi
@@ -71,7 +73,8 @@ package struct LineEditor: Equatable, Sendable {
       if byte == UInt8(ascii: "H") { cursor = 0 }
       escape = .none
     }
-    return (output + redraw(), .editing)
+    redraw(into: &output)
+    return .editing
   }
 
   /// Completes the word before the cursor, which began `typed` bytes ago, with one of `candidates` (whole words).
@@ -99,7 +102,8 @@ package struct LineEditor: Equatable, Sendable {
       }
       output += showPrompt()
     }
-    return output + redraw()
+    redraw(into: &output)
+    return output
   }
 
   // MARK: - Keys
@@ -125,14 +129,14 @@ package struct LineEditor: Equatable, Sendable {
     escape = .none
   }
 
-  private mutating func finish() -> ([UInt8], Outcome) {
+  private mutating func finish() -> [UInt8] {
     let finished = line
     history.add(finished)
     line = []
     cursor = 0
     drawnLine = []
     drawnCursor = 0
-    return ([10], .line(finished))
+    return finished
   }
 
   private mutating func insert(_ byte: UInt8) {
@@ -186,26 +190,31 @@ package struct LineEditor: Equatable, Sendable {
     return prompt
   }
 
-  private mutating func redraw() -> [UInt8] {
-    let left: [UInt8] = [0x1B, 0x5B, 0x44]
-    let right: [UInt8] = [0x1B, 0x5B, 0x43]
-    var output: [UInt8] = []
+  private mutating func redraw(into output: inout [UInt8]) {
     if line != drawnLine {
-      for _ in 0..<drawnCursor { output += left }
+      for _ in 0..<drawnCursor { LineEditor.moveLeft(&output) }
       output += line
-      output += [0x1B, 0x5B, 0x4B]
+      output += LineEditor.eraseToEnd
       drawnLine = line
       drawnCursor = line.count
     }
     while drawnCursor < cursor {
-      output += right
+      output += LineEditor.right
       drawnCursor += 1
     }
     while drawnCursor > cursor {
-      output += left
+      LineEditor.moveLeft(&output)
       drawnCursor -= 1
     }
-    return output
+  }
+
+  private static let right: [UInt8] = [0x1B, 0x5B, 0x43]
+  private static let eraseToEnd: [UInt8] = [0x1B, 0x5B, 0x4B]
+
+  private static func moveLeft(_ output: inout [UInt8]) {
+    output.append(0x1B)
+    output.append(0x5B)
+    output.append(0x44)
   }
 }
 
