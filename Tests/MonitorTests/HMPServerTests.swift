@@ -107,6 +107,52 @@ import Testing
     }
   }
 
+  @Test func aLineThatCameInOneReadIsAnsweredInOneWrite() async throws {
+    try await run { setup, _ in
+      let device = try await setup.serve(socket(telnet: true))
+      let client = try TextClient(port: await device.localPort)
+      _ = try client.read(until: "(qemu) ")
+      for _ in 0..<50 {
+        try client.send("info status\r")
+        let text = try client.readOnce()
+        #expect(text.hasPrefix("i\u{1B}[K\u{1B}[Din"))
+        #expect(text.hasSuffix("\r\nVM status: paused (prelaunch)\r\n(qemu) "))
+      }
+    }
+  }
+
+  @Test func aClientThatReadsNothingMustStopSendingAndDisturbsNobody() async throws {
+    try await run { setup, _ in
+      let device = try await setup.serve(socket())
+      let deaf = try TextClient(port: await device.localPort)
+      // Each line prints thousands of bytes; 64 MiB of lines would make gigabytes.
+      let sent = try deaf.sendUntilFull(
+        String(repeating: "help\r", count: 1000), milliseconds: 300)
+      #expect(sent < 32 << 20)
+      let other = try TextClient(port: await device.localPort)
+      _ = try other.read(until: "(qemu) ")
+      try other.send("p 1\r")
+      #expect(try other.read(until: "\n(qemu) ").hasSuffix("0x1\r\n(qemu) "))
+      // It gets everything once it reads.
+      #expect(try deaf.read(count: "(qemu) ", 200).ranges(of: "(qemu) ").count == 200)
+    }
+  }
+
+  @Test func theChosenProcessorStaysChosenForTheNextClient() async throws {
+    try await run { setup, _ in
+      await MainLoop.run { setup.machine.states += setup.machine.states }
+      let device = try await setup.serve(socket())
+      let first = try TextClient(port: await device.localPort)
+      _ = try first.read(until: "(qemu) ")
+      try first.send("cpu 1\r")
+      _ = try first.read(until: "\n(qemu) ")
+      let second = try TextClient(port: await device.localPort)
+      _ = try second.read(until: "(qemu) ")
+      try second.send("info registers\r")
+      #expect(try second.read(until: "\n(qemu) ").contains("\r\nCPU#1\r\n"))
+    }
+  }
+
   @Test func thousandsOfLinesInOneWriteAreAnswered() async throws {
     try await run { setup, _ in
       let device = try await setup.serve(socket())

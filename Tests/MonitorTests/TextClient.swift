@@ -24,6 +24,29 @@ final class TextClient {
     }
   }
 
+  /// Sends `text` again and again until the other side takes no more for a while; answers how many bytes that were.
+  func sendUntilFull(_ text: String, milliseconds: Int32) throws -> Int {
+    let bytes = [UInt8](text.utf8)
+    var total = 0
+    while true {
+      var start = 0
+      while start < bytes.count {
+        let count = try Socket.send(socket.rawValue, bytes, from: start)
+        start += count
+        total += count
+        guard count == 0 else { continue }
+        var entry = pollfd(fd: socket.rawValue, events: Int16(POLLOUT), revents: 0)
+        if poll(&entry, 1, milliseconds) == 0 { return total }
+      }
+    }
+  }
+
+  /// What comes next in one piece.
+  func readOnce() throws -> String {
+    if pending.isEmpty { _ = try receive(milliseconds: 10_000) }
+    return take(pending.count)
+  }
+
   /// Text up to and with the first `end`; what there is when it does not come.
   func read(until end: String) throws -> String {
     let end = [UInt8](end.utf8)

@@ -14,14 +14,19 @@ package final class HMPServer {
   /// The lines of all clients, which the next client finds.
   fileprivate var history = LineHistory()
 
+  /// The vCPU that a client chose last, which the next client finds.
+  fileprivate var currentCPU = 0
+
   /// Attaches a monitor to `chardev`. Throws when that is in use.
   package init(on chardev: Chardev, context: MonitorContext) throws(ChardevError) {
     try chardev.serve { [self] client in
       let result = HMPClientSession(client, self)
       context.whenStarted { [weak result] in
         guard let result, let machine = try? context.machine else { return }
+        let commands = MonitorCommands(
+          context, takeDescriptor: { client.takeDescriptor() }, negotiation: nil)
         result.session = HMPSession(
-          commands: MonitorCommands(context), machine: MachineInspector(machine),
+          commands: commands, machine: MachineInspector(machine),
           defaults: context.humanMonitorDefaults)
         client.port.resumeReceiving()
       }
@@ -58,12 +63,16 @@ private final class HMPClientSession: ChardevFrontend {
   private let client: ChardevClient
   private let server: HMPServer
   /// Nil before there is a machine.
-  var session: HMPSession?
+  var session: HMPSession? {
+    didSet { session?.currentCPU = server.currentCPU }
+  }
   private var editor: LineEditor
   private var hasFocus = true
-  /// What was printed while keys went to another frontend.
-  private var withheld: [UInt8] = []
+  /// What is to be printed; kept while keys go to another frontend.
+  private var output: [UInt8] = []
   private var isOpen = false
+  /// Keys wait because the client reads nothing.
+  private var isHeldUp = false
 
   init(_ client: ChardevClient, _ server: HMPServer) {
     self.client = client
@@ -75,79 +84,110 @@ private final class HMPClientSession: ChardevFrontend {
 
   func chardevOpened() {
     isOpen = true
-    withheld = []
-    send(Array(HMPServer.banner.utf8) + editor.begin())
+    output = []
+    append(Array(HMPServer.banner.utf8) + editor.begin())
+    flush()
   }
 
   func chardevClosed() {
     isOpen = false
-    withheld = []
+    output = []
   }
 
   /// Keys go to this monitor from now on, or no longer. A newline ends the visit; coming back shows the prompt.
   func chardevFocusChanged(_ hasFocus: Bool) {
     guard hasFocus != self.hasFocus else { return }
-    if hasFocus {
-      self.hasFocus = true
-      let text = exchange(&withheld, with: [])
-      if isOpen { client.port.write(text.isEmpty ? editor.begin() : text) }
-    } else {
-      if isOpen { send([10]) }
-      self.hasFocus = false
+    if !hasFocus, isOpen {
+      append([10])
+      flush()
+    }
+    self.hasFocus = hasFocus
+    if hasFocus, isOpen {
+      if output.isEmpty { append(editor.begin()) }
+      flush()
     }
   }
 
+  /// Takes keys as long as the client reads what they print and this turn of the main loop is short; what they print goes
+  /// out in one write.
   func chardevReceived(_ bytes: [UInt8]) -> Int {
     // Lines typed before the machine exists wait for it.
     guard session != nil else { return 0 }
-    var output: [UInt8] = []
-    for byte in bytes {
-      switch editor.receive(byte, into: &output) {
-      case .editing: break
-      case .completion(let line):
-        guard let (candidates, typed) = session?.completions(for: line) else { break }
-        output += editor.complete(candidates, typed: typed)
-      case .line(let line):
-        // What came before the command is on its way before the command acts.
-        send(output)
-        output = []
-        run(line)
-        output = session?.hasQuit == true ? [] : editor.begin()
+    var taken = 0
+    var work = 0
+    while taken < bytes.count, session?.hasQuit != true {
+      if output.count + client.port.queuedByteCount > HMPClientSession.outputLimit {
+        flush()
+        if client.port.queuedByteCount > HMPClientSession.outputLimit {
+          client.port.notifyWhenDrained()
+          isHeldUp = true
+          return taken
+        }
       }
+      if work > HMPClientSession.workLimit {
+        client.port.resumeReceiving()
+        break
+      }
+      work += receive(bytes[taken])
+      taken += 1
     }
-    send(output)
-    return bytes.count
+    flush()
+    return taken
+  }
+
+  func chardevDrained() {
+    guard isHeldUp else { return }
+    isHeldUp = false
+    client.port.resumeReceiving()
   }
 
   // MARK: -
 
-  private func run(_ line: [UInt8]) {
-    session?.history = editor.history.lines
-    server.history.add(line)
-    let text = session?.run(commandLine: String(decoding: line, as: UTF8.self)) ?? ""
-    if !text.isEmpty { write(Array(text.utf8)) }
-  }
+  /// So much may wait for a client that does not read; then its keys wait too.
+  private static let outputLimit = 256 << 10
+  /// After printing about so many bytes others have their turn.
+  private static let workLimit = 64 << 10
+  /// What a line costs beside its printed bytes.
+  private static let lineCost = 512
 
-  /// Sends text with `\n` line ends.
-  private func send(_ text: [UInt8]) {
-    guard !text.isEmpty else { return }
-    guard text.contains(10) else { return write(text) }
-    var bytes: [UInt8] = []
-    for byte in text {
-      if byte == 10 { bytes.append(13) }
-      bytes.append(byte)
+  /// Takes one key; answers about how much work it was.
+  private func receive(_ byte: UInt8) -> Int {
+    let before = output.count
+    switch editor.receive(byte, into: &output) {
+    case .editing: return output.count - before
+    case .completion(let line):
+      if let (candidates, typed) = session?.completions(for: line) {
+        append(editor.complete(candidates, typed: typed))
+      }
+    case .line(let line):
+      // The editor's newline.
+      output.removeLast()
+      append([10])
+      run(line)
+      if session?.hasQuit != true { append(editor.begin()) }
     }
-    write(bytes)
+    return output.count - before + HMPClientSession.lineCost
   }
 
-  private func write(_ bytes: [UInt8]) {
-    if hasFocus { client.port.write(bytes) } else { withheld += bytes }
+  private func run(_ line: [UInt8]) {
+    guard let session else { return }
+    session.history = editor.history.lines
+    server.history.add(line)
+    output += session.run(commandLine: String(decoding: line, as: UTF8.self)).utf8
+    server.currentCPU = session.currentCPU
   }
-}
 
-/// Stores a new value and answers the old one.
-private func exchange<T>(_ place: inout T, with value: T) -> T {
-  let old = place
-  place = value
-  return old
+  /// Prints text with `\n` line ends.
+  private func append(_ text: [UInt8]) {
+    for byte in text {
+      if byte == 10 { output.append(13) }
+      output.append(byte)
+    }
+  }
+
+  private func flush() {
+    guard !output.isEmpty, hasFocus else { return }
+    client.port.write(output)
+    output.removeAll(keepingCapacity: output.count < 4096)
+  }
 }
