@@ -246,6 +246,9 @@ enum OptionTable {
     OptionDescriptor(
       "k", in: .display, "keyboard layout of displays",
       .argument("LANGUAGE", ScalarOptions.keyboardLayout)),
+    OptionDescriptor(
+      "audiodev", in: .display, "a sound back end; there is none yet but 'none'",
+      .argument("[driver=]none,id=ID", AudioOptions.audiodev)),
   ]
 
   private static let runOptions = [

@@ -30,7 +30,7 @@ extension OptionTable {
     + refuse(sharedFolders, "virtfs", "fsdev")
     + refuse(saving, allowed: [], "incoming", "loadvm", "dump-vmstate")
     + refuse(clusters, "local-cpu", "shm-path", "cluster")
-    + refuse(sound, "audiodev", "audio", "audio-help")
+    + refuse(sound, "audio", "audio-help")
     + refuse(usbDevices, "usbdevice")
     + refuse(debugging, allowed: ["none"], "gdb")
     + refuse(debugging, "s")

@@ -303,6 +303,9 @@ let refusals: [(line: String, sentence: String)] = [
   ),
   ("-d int,foo", "≠-d int,foo: unknown log item 'foo'"),
   ("-daemonize -nographic", "-nographic: -nographic cannot be used with -daemonize"),
+  ("-audiodev none", "-audiodev none: Parameter 'id' is missing"),
+  ("-audiodev none,id=a,x=1", "-audiodev none,id=a,x=1: Parameter 'x' is unexpected"),
+  ("-audiodev x,id=a", "-audiodev x,id=a: Parameter 'driver' does not accept value 'x'"),
   ("-daemonize -serial stdio", "-serial stdio: cannot use stdio with -daemonize"),
   (
     "-chardev stdio,id=a -chardev stdio,id=b",
