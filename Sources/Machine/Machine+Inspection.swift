@@ -73,6 +73,10 @@ extension Machine {
   /// Devices with their object paths.
   package var devices: [PlacedDevice] { board.devices }
 
+  /// Tells the firmware which drives to try from the next start on, by letters that `BootOrder` has no complaint about; false when
+  /// the machine has no such firmware.
+  package func changeBootOrder(to order: String) -> Bool { board.changeBootOrder(to: order) }
+
   /// The text of `info jit`; nil under an accelerator without one.
   package var acceleratorStatistics: String? { vm.statistics }
 

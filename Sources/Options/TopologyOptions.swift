@@ -208,23 +208,8 @@ enum BootOptions {
   private static func drives(
     _ entry: OptionEntry, _ board: HelpCatalog.Machine
   ) throws(OptionError) -> String {
-    var seen: Set<Character> = []
-    for letter in entry.value {
-      guard ("a"..."p").contains(letter) else {
-        throw OptionError(.invalidValue, entry.origin, "Invalid boot device '\(letter)'")
-      }
-      guard seen.insert(letter).inserted else {
-        throw OptionError(
-          .invalidValue, entry.origin, "Boot device '\(letter)' was given twice")
-      }
-    }
-    if board.isPC {
-      guard entry.value.utf8.count <= 3 else {
-        throw OptionError(.invalidValue, entry.origin, "Too many boot devices for PC")
-      }
-      if let letter = entry.value.first(where: { !"abcdn".contains($0) }) {
-        throw OptionError(.invalidValue, entry.origin, "Invalid boot device for PC: '\(letter)'")
-      }
+    if let complaint = BootOrder.complaint(about: entry.value, isPC: board.isPC) {
+      throw OptionError(.invalidValue, entry.origin, complaint)
     }
     return entry.value
   }

@@ -59,6 +59,20 @@ final class PaperMachine: HMPMachine {
       ? .memory(block: "pc.ram", address: 0x7F00_0000_0000 + address)
       : address == 0xFEE0_0000 ? .device : .unmapped
   }
+  var memoryBlocks: [HMPMemoryBlock] {
+    [
+      HMPMemoryBlock(name: "pc.bios", size: 0x40000),
+      HMPMemoryBlock(name: "pc.ram", size: 0x800_0000),
+      HMPMemoryBlock(name: "pc.rom", size: 0x20000),
+    ]
+  }
+  var hand: [String] = []
+  func setBootOrder(_ order: String) -> String? {
+    hand.append("boot \(order)")
+    return order == "z" ? "Invalid boot device 'z'" : nil
+  }
+  func moveMouse(x: Int, y: Int, wheel: Int) { hand.append("move \(x) \(y) \(wheel)") }
+  func holdMouseButtons(_ buttons: UInt8) { hand.append("hold \(buttons)") }
   func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC? {
     apics.indices.contains(cpuIndex) ? apics[cpuIndex] : nil
   }

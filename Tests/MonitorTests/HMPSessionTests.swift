@@ -130,6 +130,36 @@ import Testing
     }
   }
 
+  @Test func theUsersHandReachesTheMachine() async throws {
+    try await PaperMonitor.test { monitor in
+      let lines = [
+        "mouse_move 5 -7", "mouse_move 0x10 010 3", "mouse_move a 1x -2", "mouse_button 1",
+        "mouse_button 2", "mouse_button 4", "mouse_button 0xff",
+      ]
+      for line in lines { #expect(monitor.run(line) == "") }
+      #expect(monitor.run("boot_set nc") == "boot device list now set to nc\n")
+      #expect(monitor.run("boot_set z") == "Invalid boot device 'z'\n")
+      #expect(
+        monitor.machine.hand == [
+          "move 5 -7 0", "move 16 8 1", "move 0 1 -1", "hold 1", "hold 4", "hold 2", "hold 7",
+          "boot nc", "boot z",
+        ])
+    }
+  }
+
+  @Test func memoryBlocksAreListedBySize() async throws {
+    try await PaperMonitor.test { monitor in
+      #expect(
+        monitor.run("info ramblock") == """
+                        Block Name    PSize              Offset               Used              Total
+                            pc.ram    4 KiB  0x0000000000040000 0x0000000008000000 0x0000000008000000
+                           pc.bios    4 KiB  0x0000000000000000 0x0000000000040000 0x0000000000040000
+                            pc.rom    4 KiB  0x0000000008040000 0x0000000000020000 0x0000000000020000
+
+          """)
+    }
+  }
+
   @Test func portsAreWrittenWithTheirWidth() async throws {
     try await PaperMonitor.test { monitor in
       _ = monitor.run("o/b 0x80 0x1ff")

@@ -24,6 +24,8 @@ protocol Board: AnyObject {
   func finishWake(_ threads: [VCPUThread]) throws(MachineError)
   /// Presses the power button; false when the machine has none.
   func pressPowerButton() -> Bool
+  /// Tells the firmware which drives to try, by letters that are right for a PC; false when no firmware reads such an order.
+  func changeBootOrder(to order: String) -> Bool
 }
 
 /// `none`: no devices, no memory, no vCPU. Serves tools that only ask what the program can do.
@@ -45,4 +47,5 @@ final class EmptyBoard: Board {
   func prepareWake() {}
   func finishWake(_ threads: [VCPUThread]) throws(MachineError) {}
   func pressPowerButton() -> Bool { false }
+  func changeBootOrder(to order: String) -> Bool { false }
 }

@@ -49,6 +49,11 @@ extension PCBoard {
       checksFloppySignature: configuration.machine.floppyBootCheck)
   }
 
+  func changeBootOrder(to order: String) -> Bool {
+    setBootOrder(order)
+    return true
+  }
+
   private func setFile(_ file: BootPlan.ConfigurationFile) throws(BootError) {
     do throws(DeviceError) {
       try fwCfg.setFile(file.name, file.bytes)

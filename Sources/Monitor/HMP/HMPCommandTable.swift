@@ -4,7 +4,7 @@ import QAPI
 /// All commands of the human monitor, by name.
 enum HMPCommandTable {
   static let commands: [HMPCommand] =
-    (memoryCommands + controlCommands + logCommands + characterDeviceCommands
+    (memoryCommands + controlCommands + logCommands + inputCommands + characterDeviceCommands
     + [infoCommand, helpCommand])
     .sorted { $0.names[0] < $1.names[0] }
 

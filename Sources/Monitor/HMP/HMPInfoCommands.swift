@@ -91,6 +91,9 @@ extension HMPCommandTable {
       help: "show a CPU's registers (-a: of all; vcpu: of which; the current one's without both)",
       .looks
     ) { session, arguments in registers(session, arguments) },
+    HMPCommand("ramblock", help: "show the blocks of memory", .looks) { session, _ in
+      session.print(TreeText.memoryBlocks(session.machine.memoryBlocks))
+    },
     HMPCommand("roms", help: "show read-only images", .looks) { session, _ in
       session.print(TreeText.roms(session.machine.roms))
     },

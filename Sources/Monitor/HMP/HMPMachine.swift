@@ -25,6 +25,18 @@ package protocol HMPMachine: AnyObject {
   /// Where guest-physical memory is in this process.
   func hostAddress(of address: UInt64) -> HMPHostAddress
 
+  /// The blocks of memory that the guest or its firmware can reach, in the order in which they were made.
+  var memoryBlocks: [HMPMemoryBlock] { get }
+
+  /// Tells the firmware which drives to try, by letters; answers QEMU's complaint about them, nil when all is well.
+  func setBootOrder(_ order: String) -> String?
+
+  /// Moves the mouse: counts; right, down and away from the user are positive.
+  func moveMouse(x: Int, y: Int, wheel: Int)
+
+  /// Holds mouse buttons: bit 0 left, 1 right, 2 middle.
+  func holdMouseButtons(_ buttons: UInt8)
+
   /// The local APIC of a vCPU; nil when there is none.
   func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC?
 
@@ -59,6 +71,16 @@ package enum HMPHostAddress: Equatable, Sendable {
   case memory(block: String, address: UInt64)
   case device
   case unmapped
+}
+
+/// An entry of `info ramblock`.
+package struct HMPMemoryBlock: Equatable, Sendable {
+  package var name: String
+  package var size: UInt64
+  package init(name: String, size: UInt64) {
+    self.name = name
+    self.size = size
+  }
 }
 
 /// A local APIC's registers, as Intel SDM vol. 3A, table 11-1, names them.

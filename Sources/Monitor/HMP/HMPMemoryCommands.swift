@@ -68,12 +68,22 @@ extension HMPCommandTable {
       session, arguments in
       let address = UInt64(bitPattern: arguments.integer("addr") ?? 0)
       let hex = String(address, radix: 16)
-      switch session.machine.hostAddress(of: address) {
-      case .memory(let block, let host):
+      guard let (block, place) = hostMemory(session, address) else { return }
+      session.print(
+        "Host virtual address for 0x\(hex) (\(block)) is 0x\(String(place, radix: 16))\n")
+    },
+    HMPCommand(
+      "gpa2hpa", "addr:l", "addr",
+      help: "show where physical memory is in the host's physical memory", .looks
+    ) { session, arguments in
+      let address = UInt64(bitPattern: arguments.integer("addr") ?? 0)
+      let hex = String(address, radix: 16)
+      guard let (block, place) = hostMemory(session, address) else { return }
+      switch ProcessMemory.physicalAddress(of: place) {
+      case .success(let physical):
         session.print(
-          "Host virtual address for 0x\(hex) (\(block)) is 0x\(String(host, radix: 16))\n")
-      case .device: session.print("Memory at address 0x\(hex) is not RAM\n")
-      case .unmapped: session.print("No memory is mapped at address 0x\(hex)\n")
+          "Host physical address for 0x\(hex) (\(block)) is 0x\(String(physical, radix: 16))\n")
+      case .failure(let error): session.print("\(error.text)\n")
       }
     },
     HMPCommand(
@@ -92,6 +102,20 @@ extension HMPCommandTable {
       }
     },
   ]
+
+  /// The block behind a guest-physical address and where it is in this process; says so and answers nil when it is no memory.
+  @MainLoop
+  private static func hostMemory(
+    _ session: HMPSession, _ address: UInt64
+  ) -> (block: String, place: UInt64)? {
+    let hex = String(address, radix: 16)
+    switch session.machine.hostAddress(of: address) {
+    case .memory(let block, let place): return (block, place)
+    case .device: session.print("Memory at address 0x\(hex) is not RAM\n")
+    case .unmapped: session.print("No memory is mapped at address 0x\(hex)\n")
+    }
+    return nil
+  }
 
   // MARK: - Ports
 
@@ -141,7 +165,7 @@ extension HMPCommandTable {
     let address = UInt64(bitPattern: arguments.integer("addr") ?? 0)
     let state = session.machine.cpuState(session.currentCPU)
     if state == nil, !isPhysical {
-      session.print("Cannot dump without CPU\n")
+      session.print("Can not dump without CPU\n")
       return
     }
     let tables = state.map { virtualMemory(session, $0) }

@@ -56,6 +56,31 @@ final class MachineInspector: HMPMachine {
     return machine.deviceMemory.isMapped(address) ? .device : .unmapped
   }
 
+  var memoryBlocks: [HMPMemoryBlock] {
+    var blocks: [HMPMemoryBlock] = []
+    for block in machine.memory.slots.map(\.block) {
+      if blocks.contains(where: { $0.name == block.name }) { continue }
+      blocks.append(HMPMemoryBlock(name: block.name, size: UInt64(clamping: block.size)))
+    }
+    return blocks
+  }
+
+  // MARK: - What a user does
+
+  func setBootOrder(_ order: String) -> String? {
+    let board = machine.configuration.machine.type
+    if board == "none" {
+      return "no function defined to set boot device list for this architecture"
+    }
+    if let complaint = BootOrder.complaint(about: order, isPC: true) { return complaint }
+    _ = machine.changeBootOrder(to: order)
+    return nil
+  }
+
+  func moveMouse(x: Int, y: Int, wheel: Int) { machine.moveMouse(x: x, y: y, wheel: wheel) }
+
+  func holdMouseButtons(_ buttons: UInt8) { machine.holdMouseButtons(buttons) }
+
   // MARK: - Interrupts
 
   func cpuIndex(apicID: UInt32) -> Int? {
