@@ -14,7 +14,8 @@ struct GenerateQAPI: BuildToolPlugin {
     let manifest = schemas.appending(path: "goliath.json")
     let files = try JSONDecoder().decode(Manifest.self, from: Data(contentsOf: manifest)).files
     let outputs =
-      files.map { Self.swiftFile(for: $0) } + ["Commands.swift", "Event.swift", "Schema.swift"]
+      files.map { Self.swiftFile(for: $0) }
+      + ["Commands.swift", "DecliningHandlers.swift", "Event.swift", "Schema.swift"]
     let output = context.pluginWorkDirectoryURL
     return [
       .buildCommand(

@@ -38,6 +38,17 @@ package actor MainLoop {
     shared.executor.post(job)
   }
 
+  /// Starts `body` at once and answers when it ends or first waits; it goes on in later turns.
+  ///
+  /// (`Task.immediate` would go on by way of the global executor, which the process otherwise never needs.)
+  @MainLoop
+  @discardableResult
+  package static func start(_ body: @escaping @MainLoop @Sendable () async -> Void) -> Task<
+    Void, Never
+  > {
+    shared.executor.runImmediately { Task { await body() } }
+  }
+
   /// Whether the caller runs on the main loop's thread.
   package nonisolated static var isCurrent: Bool { shared.executor.isCurrentThread }
 
@@ -115,6 +126,10 @@ private final class EpollExecutor: SerialExecutor {
   private let pending = Mutex(Pending())
   // SAFETY: touched by @MainLoop functions only, which run on this executor's one thread.
   nonisolated(unsafe) private var watches: [Int32: Watch] = [:]
+  /// The next job that the loop's thread enqueues goes to `caught` instead of the queue.
+  // SAFETY: touched on the loop's thread only.
+  nonisolated(unsafe) private var isCatching = false
+  nonisolated(unsafe) private var caught: UnownedJob?
 
   init() {
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
@@ -133,6 +148,12 @@ private final class EpollExecutor: SerialExecutor {
 
   func enqueue(_ job: consuming ExecutorJob) {
     let job = UnownedJob(job)
+    // SAFETY: only the loop's thread touches these two.
+    if isCurrentThread, unsafe isCatching {
+      unsafe isCatching = false
+      unsafe caught = job
+      return
+    }
     let first = pending.withLock { state in
       state.jobs.append(job)
       return state.jobs.count + state.posts.count == 1
@@ -146,6 +167,20 @@ private final class EpollExecutor: SerialExecutor {
       return state.jobs.count + state.posts.count == 1
     }
     if first { signal() }
+  }
+
+  /// Runs the first job of the task that `make` makes without waiting for its turn.
+  @MainLoop
+  func runImmediately(_ make: () -> Task<Void, Never>) -> Task<Void, Never> {
+    // SAFETY: only the loop's thread touches these two; the job that was caught runs here exactly once.
+    unsafe isCatching = true
+    let task = make()
+    unsafe isCatching = false
+    if let job = unsafe caught {
+      unsafe caught = nil
+      unsafe job.runSynchronously(on: asUnownedSerialExecutor())
+    }
+    return task
   }
 
   func stop(_ status: Int32) {

@@ -36,6 +36,24 @@ package final class HostThread: Sendable {
     started = start
   }
 
+  /// Runs `body`, which may block, on a thread of its own, and answers what it gives. The caller waits without holding up its
+  /// own thread. Throws what `body` throws, or `SystemError` for `pthread_create`.
+  ///
+  /// (Isolated by name: a continuation of a function that merely inherits its caller's isolation comes back by way of the
+  /// global executor.)
+  @MainLoop
+  package static func value<T: Sendable>(
+    name: String, _ body: @escaping @Sendable () throws -> T
+  ) async throws -> T {
+    try await withCheckedThrowingContinuation { continuation in
+      do throws(SystemError) {
+        _ = try HostThread(name: name) { continuation.resume(with: Result { try body() }) }
+      } catch {
+        continuation.resume(throwing: error)
+      }
+    }
+  }
+
   /// Waits for the thread's end. Call it once.
   package func join() { pthread_join(handle, nil) }
 

@@ -11,7 +11,7 @@ import QAPI
 package final class MonitorContext {
   /// Runs one line of the human monitor for `human-monitor-command`: line and CPU index in, what it
   /// prints out, lines ending in CR LF.
-  package typealias HumanMonitor = @MainLoop (String, Int?) -> String
+  package typealias HumanMonitor = @MainLoop (String, Int?) async -> String
 
   /// Where the machine's events go.
   package let events = EventBroadcaster()

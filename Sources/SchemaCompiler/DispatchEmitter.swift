@@ -14,6 +14,8 @@ enum DispatchEmitter {
     output.document("A class that can run every command.")
     output.line("package protocol CommandHandlers: \(protocols.joined(separator: ", ")) {}")
     output.line()
+    emitOutOfBandProtocol(commands.filter { $0.isOutOfBand }, &output)
+    output.line()
     output.document("Every command; the raw value is the name on the wire.")
     output.line("package enum Command: String, CaseIterable, Sendable {")
     for command in commands {
@@ -32,7 +34,59 @@ enum DispatchEmitter {
       "allowsPreconfig", "Whether it works before the machine is initialised (`-preconfig`).",
       "allow-preconfig", commands, &output)
     output.line()
+    emitFlag(
+      "isAsynchronous", "Whether its handler may wait; run it with `dispatchAsynchronously`.",
+      "coroutine", commands, &output)
+    output.line()
+    emitFlag(
+      "isReadOnly", "Whether it only looks: a monitor that may only read may run it.",
+      "read-only", commands, &output)
+    output.line()
     emitDispatch(commands, &output)
+    output.line()
+    emitAsynchronousDispatch(commands.filter { $0.isAsynchronous }, &output)
+    output.line()
+    emitOutOfBandDispatch(commands.filter { $0.isOutOfBand }, &output)
+    output.line("}")
+    return output.text
+  }
+
+  /// Handlers of the commands that run on any thread.
+  private static func emitOutOfBandProtocol(_ commands: [Command], _ output: inout Output) {
+    output.document(
+      """
+      Handlers of the commands that may be sent with `exec-oob`. They run on any thread, also while
+      the main loop is busy.
+      """)
+    output.line("package protocol OutOfBandHandlers: AnyObject, Sendable {")
+    for command in commands {
+      output.document(command.description)
+      output.line(command.requirement)
+    }
+    output.line("}")
+  }
+
+  /// Writes `DecliningHandlers.swift`.
+  static func declining(of api: API) -> String {
+    var output = Output()
+    output.line("// Generated from schemas/. Edit those files.")
+    output.line()
+    output.line("package import JSON")
+    output.line()
+    output.document(
+      """
+      Handlers that decline every command which the conforming class does not implement itself: for
+      tools and tests that need a few commands only.
+      """)
+    output.line("package protocol DecliningHandlers: CommandHandlers {}")
+    output.line()
+    output.line("extension DecliningHandlers {")
+    for command in api.files.flatMap(\.commands) where command.constant == nil {
+      output.document("Declines.")
+      output.line("package \(command.requirement) {")
+      output.line("throw QAPIError(\"\(command.name) is not served here\")")
+      output.line("}")
+    }
     output.line("}")
     return output.text
   }
@@ -60,18 +114,60 @@ enum DispatchEmitter {
     output.document(
       """
       Reads the arguments, runs the command's handler and encodes what it gives. All checks of the
-      arguments come before the handler runs. Throws what the client is to read.
+      arguments come before the handler runs. Throws what the client is to read. Answers nil, and
+      does nothing, for a command with `isAsynchronous`.
       """)
     output.line("package func dispatch<Handlers: CommandHandlers>(")
     output.line("  _ arguments: JSONObject, to handlers: Handlers")
-    output.line(") throws(QAPIError) -> CommandResult {")
+    output.line(") throws(QAPIError) -> CommandResult? {")
+    output.line("var decoder = ObjectDecoder(arguments)")
+    output.line("switch self {")
+    for command in commands where !command.isAsynchronous {
+      output.line("case .\(Names.identifier(command.name)):")
+      emitCall(command, &output)
+    }
+    if commands.contains(where: \.isAsynchronous) { output.line("default: return nil") }
+    output.line("}")
+    output.line("}")
+  }
+
+  private static func emitAsynchronousDispatch(_ commands: [Command], _ output: inout Output) {
+    output.document(
+      """
+      `dispatch` for commands with `isAsynchronous`. Answers nil, and does nothing, for the others.
+      """)
+    output.line("package func dispatchAsynchronously<Handlers: CommandHandlers>(")
+    output.line("  _ arguments: JSONObject, to handlers: Handlers")
+    output.line(") async throws(QAPIError) -> CommandResult? {")
+    emitSelectedCalls(commands, &output)
+    output.line("}")
+  }
+
+  private static func emitOutOfBandDispatch(_ commands: [Command], _ output: inout Output) {
+    output.document(
+      """
+      `dispatch` for commands with `allowsOutOfBand`, on any thread. Answers nil, and does nothing,
+      for the others.
+      """)
+    output.line("package func dispatchOutOfBand<Handlers: OutOfBandHandlers>(")
+    output.line("  _ arguments: JSONObject, to handlers: Handlers")
+    output.line(") throws(QAPIError) -> CommandResult? {")
+    emitSelectedCalls(commands, &output)
+    output.line("}")
+  }
+
+  private static func emitSelectedCalls(_ commands: [Command], _ output: inout Output) {
+    if commands.isEmpty {
+      output.line("return nil")
+      return
+    }
     output.line("var decoder = ObjectDecoder(arguments)")
     output.line("switch self {")
     for command in commands {
       output.line("case .\(Names.identifier(command.name)):")
       emitCall(command, &output)
     }
-    output.line("}")
+    output.line("default: return nil")
     output.line("}")
   }
 
@@ -96,7 +192,7 @@ enum DispatchEmitter {
       return
     }
     let call =
-      "try handlers.\(Names.identifier(command.name))(\(labels.joined(separator: ", ")))"
+      "try \(command.isAsynchronous ? "await " : "")handlers.\(Names.identifier(command.name))(\(labels.joined(separator: ", ")))"
     if command.returns == nil {
       output.line("  \(call)")
       output.line("  return .empty")

@@ -114,6 +114,26 @@ struct Command {
   /// The answer is a constant of the build: `schema` or `commands`.
   var constant: String?
   var examples: [Example]
+
+  /// Its handler is `async`.
+  var isAsynchronous: Bool { flags.contains("coroutine") }
+  /// Its handler runs on any thread.
+  var isOutOfBand: Bool { flags.contains("allow-oob") }
+
+  /// The Swift declaration of its handler.
+  var requirement: String {
+    let parameters =
+      switch arguments {
+      case .type(let name): "_ arguments: \(name)"
+      case .members(let members):
+        members.map { member in
+          "\(Names.declared(member.name)): \(Names.type(member.type))"
+            + (member.isOptional ? "?" : "")
+        }.joined(separator: ", ")
+      }
+    return "func \(Names.declared(name))(\(parameters)) \(isAsynchronous ? "async " : "")"
+      + "throws(QAPIError)" + (returns.map { " -> " + Names.type($0) } ?? "")
+  }
 }
 
 struct Example {

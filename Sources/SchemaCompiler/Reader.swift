@@ -143,6 +143,12 @@ struct Reader {
     case let schema?: arguments = .members(try readMembers(schema))
     }
     let flags = Set((entry["x-flags"]?.arrayValue ?? []).compactMap(\.stringValue))
+    if let unknown = flags.subtracting(Self.commandFlags).sorted().first {
+      throw fault("has the unknown flag '\(unknown)'")
+    }
+    if flags.isSuperset(of: ["coroutine", "allow-oob"]) {
+      throw fault("cannot both wait and run out of band")
+    }
     let examples = try (entry["examples"]?.arrayValue ?? []).map { example in
       Example(
         description: example["description"]?.stringValue ?? "",
@@ -190,6 +196,10 @@ struct Reader {
     }
     return features
   }
+
+  private static let commandFlags: Set<String> = [
+    "allow-oob", "allow-preconfig", "coroutine", "read-only",
+  ]
 
   private static let integerFormats: Set<String> = [
     "int", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "size",

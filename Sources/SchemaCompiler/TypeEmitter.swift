@@ -293,20 +293,8 @@ struct TypeEmitter {
     output.line("package protocol \(file.stem)Commands: AnyObject {")
     for command in commands {
       output.document(command.description)
-      let returns = command.returns.map { " -> " + Names.type($0) } ?? ""
-      output.line(
-        "func \(Names.declared(command.name))(\(parameters(of: command))) "
-          + "throws(QAPIError)\(returns)")
+      output.line(command.requirement)
     }
     output.line("}")
-  }
-
-  private func parameters(of command: Command) -> String {
-    switch command.arguments {
-    case .type(let name): return "_ arguments: \(name)"
-    case .members(let members):
-      return members.map { "\(Names.declared($0.name)): \(optionalType($0))" }
-        .joined(separator: ", ")
-    }
   }
 }

@@ -4,7 +4,7 @@ import QAPI
 import Testing
 
 /// Handlers that answer from fixed values, and note what they were asked.
-final class RecordingHandlers: CommandHandlers {
+final class RecordingHandlers: DecliningHandlers {
   var negotiate: ([QMPCapability]) throws(QAPIError) -> Void = { _ throws(QAPIError) in }
   var calls: [String] = []
 
@@ -15,45 +15,14 @@ final class RecordingHandlers: CommandHandlers {
   func setAction(
     reboot: RebootAction?, shutdown: ShutdownAction?, panic: PanicAction?, watchdog: WatchdogAction?
   ) throws(QAPIError) { calls.append("set-action") }
-  func queryChardev() throws(QAPIError) -> [ChardevInfo] { [] }
-  func queryChardevBackends() throws(QAPIError) -> [ChardevBackendInfo] { [] }
-  func ringbufWrite(device: String, data: String, format: DataFormat?) throws(QAPIError) {}
-  func ringbufRead(
-    device: String, size: Int, format: DataFormat?
-  ) throws(QAPIError) -> String { "" }
-  func chardevAdd(id: String, backend: ChardevBackend) throws(QAPIError) -> ChardevReturn {
-    ChardevReturn()
-  }
-  func chardevRemove(id: String) throws(QAPIError) {}
-  func chardevSendBreak(id: String) throws(QAPIError) {}
-  func getfd(fdname: String) throws(QAPIError) {}
-  func closefd(fdname: String) throws(QAPIError) {}
   func queryVersion() throws(QAPIError) -> VersionInfo { .current }
   func quit() throws(QAPIError) { calls.append("quit") }
-  func queryCpusFast() throws(QAPIError) -> [CpuInfoFast] { [] }
-  func queryMachines() throws(QAPIError) -> [MachineInfo] { [] }
   func queryTarget() throws(QAPIError) -> TargetInfo { TargetInfo(arch: .x86_64) }
-  func queryUuid() throws(QAPIError) -> UuidInfo { UuidInfo(uuid: "u") }
-  func systemReset() throws(QAPIError) {}
-  func systemPowerdown() throws(QAPIError) {}
-  func systemWakeup() throws(QAPIError) {}
-  func injectNmi() throws(QAPIError) {}
   func queryKvm() throws(QAPIError) -> KvmInfo { KvmInfo(enabled: false, present: true) }
-  func xQueryJit() throws(QAPIError) -> HumanReadableText {
-    HumanReadableText(humanReadableText: "")
-  }
-  func xQueryOpcount() throws(QAPIError) -> HumanReadableText {
-    HumanReadableText(humanReadableText: "")
-  }
-  func memsave(val: Int, size: Int, filename: String, cpuIndex: Int?) throws(QAPIError) {}
-  func pmemsave(val: Int, size: Int, filename: String) throws(QAPIError) {
+  func queryName() throws(QAPIError) -> NameInfo { NameInfo() }
+  func pmemsave(val: Int, size: Int, filename: String) async throws(QAPIError) {
     calls.append("pmemsave")
   }
-  func queryCpuDefinitions() throws(QAPIError) -> [CpuDefinitionInfo] { [] }
-  func queryName() throws(QAPIError) -> NameInfo { NameInfo() }
-  func stop() throws(QAPIError) {}
-  func cont() throws(QAPIError) {}
-  func humanMonitorCommand(commandLine: String, cpuIndex: Int?) throws(QAPIError) -> String { "" }
 }
 
 /// A session whose requests are run as they come, with the text that its client reads.
@@ -94,16 +63,34 @@ struct Conversation {
       if call.command == .qmpCapabilities {
         var enabled: [QMPCapability]?
         handlers.negotiate = { enabled = $0 }
-        result = .success(try call.command.dispatch(call.arguments, to: handlers))
+        result = .success(try call.command.dispatch(call.arguments, to: handlers) ?? .empty)
         if let enabled { try negotiated.negotiate(enabled) }
       } else {
-        result = .success(try call.command.dispatch(call.arguments, to: handlers))
+        result = .success(try dispatch(call) ?? .empty)
       }
     } catch {
       result = .failure(error)
     }
     session = negotiated
     return session.reply(to: request, result, isOutOfBand: isOutOfBand)
+  }
+
+  /// Runs a command; one that may wait must not do so here.
+  private func dispatch(_ call: QMPRequest.Call) throws(QAPIError) -> CommandResult? {
+    guard call.command.isAsynchronous else {
+      return try call.command.dispatch(call.arguments, to: handlers)
+    }
+    nonisolated(unsafe) let handlers = handlers
+    nonisolated(unsafe) var result: Result<CommandResult?, QAPIError> = .success(nil)
+    Task.immediate {
+      do throws(QAPIError) {
+        result = .success(
+          try await call.command.dispatchAsynchronously(call.arguments, to: handlers))
+      } catch {
+        result = .failure(error)
+      }
+    }
+    return try result.get()
   }
 
   /// Past negotiation.

@@ -156,15 +156,29 @@ import Testing
       }
       #expect(
         try save("/nonexistent/x") == "Could not open '/nonexistent/x': No such file or directory")
-      // A FIFO without a reader must not stop the main loop.
-      let fifo = machine.folder + "/fifo"
-      #expect(mkfifo(fifo, 0o600) == 0)
-      #expect(try save(fifo) == .string("Could not open '\(fifo)': No such device or address"))
       #expect(
         try client.run("memsave", #"{"val":0,"size":10,"filename":"x"}"#)["error"]?["desc"]
           == "Parameter 'cpu-index' expects a CPU number")
       #expect(
         try client.run("pmemsave", #"{"val":0,"size":-1,"filename":"x"}"#)["error"] != nil)
+    }
+  }
+
+  @Test func aFIFOWithoutReaderMakesOnlyItsClientWait() async throws {
+    try await MonitoredMachine.run(monitors: 2) { machine in
+      let fifo = machine.folder + "/fifo"
+      #expect(mkfifo(fifo, 0o600) == 0)
+      let client = try QMPClient(path: machine.path())
+      try client.send(
+        #"{"execute":"pmemsave","arguments":{"val":0,"size":10,"filename":"\#(fifo)"},"id":1}"#
+          + #"{"execute":"query-name","id":2}"#)
+      let other = try QMPClient(path: machine.path(1))
+      #expect(try other.run("query-name") == ["return": ["name": "guest"]])
+      let reader = try FileDescriptor.open(fifo, O_RDONLY)
+      #expect(try client.receive() == ["return": [:], "id": 1])
+      #expect(try client.receive() == ["return": ["name": "guest"], "id": 2])
+      var bytes = [UInt8](repeating: 1, count: 100)
+      #expect(try reader.read(into: &bytes) == 10)
     }
   }
 

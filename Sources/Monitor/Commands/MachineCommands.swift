@@ -1,6 +1,5 @@
 import CPU
 import DeviceModel
-import Glibc
 import Host
 import Machine
 import Options
@@ -96,13 +95,14 @@ extension MonitorCommands: @MainLoop MachineCommands {
 
   // MARK: - Memory
 
+  @MainLoop
   package func memsave(
     val: Int, size: Int, filename: String, cpuIndex: Int?
-  ) throws(QAPIError) {
+  ) async throws(QAPIError) {
     let vcpu = try vcpu(cpuIndex ?? 0)
     let machine = try context.machine
     let start = UInt64(bitPattern: Int64(val))
-    try save(size, to: filename) { offset, count throws(QAPIError) in
+    try await MemoryFile.save(size, to: filename) { offset, count throws(QAPIError) in
       let address = start &+ UInt64(offset)
       guard let bytes = machine.readLinear(address, count: count, on: vcpu.id) else {
         throw QAPIError("Invalid addr 0x\(Self.hexadecimal(start))/size \(size) specified")
@@ -111,10 +111,11 @@ extension MonitorCommands: @MainLoop MachineCommands {
     }
   }
 
-  package func pmemsave(val: Int, size: Int, filename: String) throws(QAPIError) {
+  @MainLoop
+  package func pmemsave(val: Int, size: Int, filename: String) async throws(QAPIError) {
     let memory = try context.machine.memory
     let start = UInt64(bitPattern: Int64(val))
-    try save(size, to: filename) { offset, count throws(QAPIError) in
+    try await MemoryFile.save(size, to: filename) { offset, count throws(QAPIError) in
       let address = start &+ UInt64(offset)
       if let bytes = memory.read(GuestAddress(address), count: count) { return bytes }
       // What is not memory reads as zero, a page at a time.
@@ -137,32 +138,6 @@ extension MonitorCommands: @MainLoop MachineCommands {
     let vcpus = try context.machine.vcpus
     guard vcpus.indices.contains(index) else { throw .expects("cpu-index", "a CPU number") }
     return vcpus[index]
-  }
-
-  /// Writes `size` bytes, which `read` gives piece by piece, to a file. A FIFO without a reader is
-  /// refused, since the main loop must not wait for one.
-  private func save(
-    _ size: Int, to path: String,
-    read: (_ offset: Int, _ count: Int) throws(QAPIError) -> [UInt8]
-  ) throws(QAPIError) {
-    guard size >= 0 else { throw .expects("size", "a size that is not negative") }
-    do {
-      let file = try FileDescriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK)
-      try file.setNonBlocking(false)
-      var offset = 0
-      while offset < size {
-        let bytes = try read(offset, min(size - offset, 1 << 20))
-        var written = 0
-        while written < bytes.count { written += try file.write(bytes, from: written) }
-        offset += bytes.count
-      }
-    } catch let error as QAPIError {
-      throw error
-    } catch let error as SystemError where error.call == "open" {
-      throw QAPIError("Could not open '\(path)': \(error.reason)")
-    } catch {
-      throw QAPIError("writing memory to '\(path)' failed")
-    }
   }
 
   /// 16 digits, as QEMU prints addresses.

@@ -37,13 +37,14 @@ extension MonitorCommands: @MainLoop MiscCommands {
     FileDescriptor(owning: descriptor).close()
   }
 
+  @MainLoop
   package func humanMonitorCommand(
     commandLine: String, cpuIndex: Int?
-  ) throws(QAPIError) -> String {
+  ) async throws(QAPIError) -> String {
     if let cpuIndex { _ = try vcpu(cpuIndex) }
     guard let humanMonitor = context.humanMonitor else {
       throw QAPIError("The human monitor is not available")
     }
-    return humanMonitor(commandLine, cpuIndex)
+    return await humanMonitor(commandLine, cpuIndex)
   }
 }

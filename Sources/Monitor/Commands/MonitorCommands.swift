@@ -29,3 +29,5 @@ package final class MonitorCommands {
 }
 
 extension MonitorCommands: @MainLoop CommandHandlers {}
+
+extension MonitorCommands: OutOfBandHandlers {}

@@ -10,7 +10,8 @@ struct HMPCommand: Sendable {
     case changes
   }
 
-  typealias Body = @MainLoop @Sendable (HMPSession, HMPArguments) throws(QAPIError) -> Void
+  /// May wait; the monitor takes no further line until it has ended.
+  typealias Body = @MainLoop @Sendable (HMPSession, HMPArguments) async throws(QAPIError) -> Void
 
   /// The name and its aliases.
   let names: [String]

@@ -50,7 +50,7 @@ extension HMPCommandTable {
       "memsave", "val:l,size:i,filename:s", "addr size file",
       help: "save virtual memory from 'addr' on, 'size' bytes"
     ) { session, arguments throws(QAPIError) in
-      try session.commands.memsave(
+      try await session.commands.memsave(
         val: Int(arguments.integer("val") ?? 0), size: Int(arguments.integer("size") ?? 0),
         filename: arguments.text("filename") ?? "", cpuIndex: session.currentCPU)
     },
@@ -58,7 +58,7 @@ extension HMPCommandTable {
       "pmemsave", "val:l,size:i,filename:s", "addr size file",
       help: "save physical memory from 'addr' on, 'size' bytes"
     ) { session, arguments throws(QAPIError) in
-      try session.commands.pmemsave(
+      try await session.commands.pmemsave(
         val: Int(arguments.integer("val") ?? 0), size: Int(arguments.integer("size") ?? 0),
         filename: arguments.text("filename") ?? "")
     },

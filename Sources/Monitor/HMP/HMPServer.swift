@@ -52,7 +52,7 @@ package final class HMPServer {
       let session = HMPSession(
         commands: MonitorCommands(context), machine: MachineInspector(machine),
         defaults: context.humanMonitorDefaults)
-      return session.run(commandLine: line, cpuIndex: cpuIndex)
+      return await session.perform(commandLine: line, cpuIndex: cpuIndex)
     }
   }
 }
@@ -73,6 +73,10 @@ private final class HMPClientSession: ChardevFrontend {
   private var isOpen = false
   /// Keys wait because the client reads nothing.
   private var isHeldUp = false
+  /// A command runs that waits for something.
+  private var isBusy = false
+  /// The command has not waited yet.
+  private var isStarting = false
 
   init(_ client: ChardevClient, _ server: HMPServer) {
     self.client = client
@@ -112,10 +116,10 @@ private final class HMPClientSession: ChardevFrontend {
   /// out in one write.
   func chardevReceived(_ bytes: [UInt8]) -> Int {
     // Lines typed before the machine exists wait for it.
-    guard session != nil else { return 0 }
+    guard session != nil, !isBusy else { return 0 }
     var taken = 0
     var work = 0
-    while taken < bytes.count, session?.hasQuit != true {
+    while taken < bytes.count, session?.hasQuit != true, !isBusy {
       if output.count + client.port.queuedByteCount > HMPClientSession.outputLimit {
         flush()
         if client.port.queuedByteCount > HMPClientSession.outputLimit {
@@ -164,17 +168,30 @@ private final class HMPClientSession: ChardevFrontend {
       output.removeLast()
       append([10])
       run(line)
-      if session?.hasQuit != true { append(editor.begin()) }
     }
     return output.count - before + HMPClientSession.lineCost
   }
 
+  /// Runs a line to its end, or as far as it gets without waiting: `isBusy` from then on.
   private func run(_ line: [UInt8]) {
     guard let session else { return }
     session.history = editor.history.lines
     server.history.add(line)
-    output += session.run(commandLine: String(decoding: line, as: UTF8.self)).utf8
-    server.currentCPU = session.currentCPU
+    isBusy = true
+    isStarting = true
+    MainLoop.start { [self] in
+      let text = await session.perform(commandLine: String(decoding: line, as: UTF8.self))
+      isBusy = false
+      guard isOpen else { return }
+      output += text.utf8
+      server.currentCPU = session.currentCPU
+      if !session.hasQuit { append(editor.begin()) }
+      if !isStarting {
+        flush()
+        client.port.resumeReceiving()
+      }
+    }
+    isStarting = false
   }
 
   /// Prints text with `\n` line ends.

@@ -37,13 +37,20 @@ package final class HMPSession {
   /// Runs one line and answers what it prints, with `\r\n` line ends.
   ///
   /// - Parameter cpuIndex: the vCPU that the line is about, in place of the current one.
-  package func run(commandLine: String, cpuIndex: Int? = nil) -> String {
+  package func perform(commandLine: String, cpuIndex: Int? = nil) async -> String {
     let previous = currentCPU
     if let cpuIndex { currentCPU = cpuIndex }
     defer { if cpuIndex != nil { currentCPU = previous } }
     output = ""
-    execute(Array(commandLine.utf8))
+    await execute(Array(commandLine.utf8))
     return HMPSession.withCarriageReturns(output)
+  }
+
+  /// `perform` for a line whose command does not wait; of one that does, what it has printed until it waits.
+  package func run(commandLine: String, cpuIndex: Int? = nil) -> String {
+    var text: String?
+    MainLoop.start { text = await self.perform(commandLine: commandLine, cpuIndex: cpuIndex) }
+    return text ?? HMPSession.withCarriageReturns(output)
   }
 
   /// Adds text to the output, `\n` for line ends.
@@ -56,7 +63,7 @@ package final class HMPSession {
 
   // MARK: -
 
-  private func execute(_ line: [UInt8]) {
+  private func execute(_ line: [UInt8]) async {
     var position = 0
     guard let command = findCommand(line, &position) else { return }
     let name = String(decoding: line[..<position], as: UTF8.self)
@@ -73,7 +80,7 @@ package final class HMPSession {
       return
     }
     do throws(QAPIError) {
-      try command.run(self, arguments)
+      try await command.run(self, arguments)
     } catch {
       print("Error: \(error.description)\n")
     }

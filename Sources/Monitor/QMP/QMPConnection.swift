@@ -21,6 +21,10 @@ final class QMPConnection {
   private var handlers: MonitorCommands?
   private var isHoldingBack = false
   private var isOpen = true
+  /// A command that may wait has not waited yet.
+  private var isStarting = false
+  /// The command that had to wait.
+  private var waiting: Task<Void, Never>?
 
   /// Greets a client that has just arrived.
   init(isPretty: Bool, transport: Transport, context: MonitorContext) {
@@ -57,6 +61,8 @@ final class QMPConnection {
     context.dispatcher.remove(self)
     context.events.unsubscribe(self)
     handlers = nil
+    // Its reply is lost; a command that only waits ends, others see to their end.
+    waiting?.cancel()
   }
 
   // MARK: - Requests
@@ -69,11 +75,21 @@ final class QMPConnection {
     guard let request = session.nextRequest() else { return }
     run(request, isOutOfBand: false)
     // There is room for another one now.
+    readOn()
+  }
+
+  private func readOn() {
     parse()
     if isHoldingBack, isOpen, session.wantsInput {
       isHoldingBack = false
       transport.resumeReceiving()
     }
+  }
+
+  /// After a command that had to wait.
+  private func goOn() {
+    readOn()
+    context.dispatcher.kick()
   }
 
   private func parse() {
@@ -85,10 +101,44 @@ final class QMPConnection {
     let result: Result<CommandResult, QAPIError>
     do throws(QAPIError) {
       let call = try request.call.get()
-      result = .success(try call.command.dispatch(call.arguments, to: handlers))
+      if call.command.isAsynchronous { return runAsynchronously(request, call, handlers) }
+      if isOutOfBand,
+        let answer = try call.command.dispatchOutOfBand(call.arguments, to: handlers)
+      {
+        result = .success(answer)
+      } else {
+        result = .success(try call.command.dispatch(call.arguments, to: handlers) ?? .empty)
+      }
     } catch {
       result = .failure(error)
     }
+    reply(to: request, result, isOutOfBand: isOutOfBand)
+  }
+
+  /// Runs a command that may wait. This client's next in-band request waits for its end; nothing else does.
+  private func runAsynchronously(
+    _ request: QMPRequest, _ call: QMPRequest.Call, _ handlers: MonitorCommands
+  ) {
+    isStarting = true
+    let task = MainLoop.start {
+      let result: Result<CommandResult, QAPIError>
+      do throws(QAPIError) {
+        result = .success(
+          try await call.command.dispatchAsynchronously(call.arguments, to: handlers) ?? .empty)
+      } catch {
+        result = .failure(error)
+      }
+      self.waiting = nil
+      self.reply(to: request, result, isOutOfBand: false)
+      if !self.isStarting { self.goOn() }
+    }
+    isStarting = false
+    if session.isRunning { waiting = task }
+  }
+
+  private func reply(
+    to request: QMPRequest, _ result: Result<CommandResult, QAPIError>, isOutOfBand: Bool
+  ) {
     let text = session.reply(to: request, result, isOutOfBand: isOutOfBand)
     if isOpen { transport.write(text) }
   }

@@ -20,7 +20,8 @@ package struct QMPSession: Sendable {
   private let version: VersionInfo
   private var framer = JSONFramer()
   private var queue: [Waiting] = []
-  private var isRunning = false
+  /// A request that `nextRequest` gave has not been replied to.
+  package private(set) var isRunning = false
 
   private typealias Waiting = Result<JSONValue, JSONError>
 
