@@ -39,6 +39,8 @@ package protocol VirtualMachine: AnyObject, Sendable {
   var tscFrequency: UInt64 { get }
   /// The text of `info jit`, or nil.
   var statistics: String? { get }
+  /// Counters for `query-stats`, or nil. Any thread.
+  var counters: [AcceleratorStatistic]? { get }
   /// `singlestep`: guest code is executed in blocks of one instruction. Nothing that a guest sees changes. Any thread.
   var isSingleStepping: Bool { get set }
   /// What is logged, or for which addresses, has changed: blocks that are chained past the log come apart. Any thread.
@@ -94,6 +96,9 @@ package protocol VCPU: AnyObject, Sendable {
 
   /// The guest's time-stamp counter now. Any thread.
   var timeStampCounter: UInt64 { get }
+
+  /// Counters for `query-stats`, or nil. Any thread.
+  var counters: [AcceleratorStatistic]? { get }
 
   /// All registers. Throws `AcceleratorError.failed`.
   func readState() throws(AcceleratorError) -> CPUState

@@ -23,9 +23,8 @@ extension CPUModel {
     return (builder.table(), warnings)
   }
 
-  private func resolvedFeatures(
-    _ capabilities: CPUCapabilities, _ warnings: inout [String]
-  ) throws(CPUModelError) -> FeatureSet {
+  /// What the model asks for with the option's changes and the accelerator's defaults.
+  func wantedFeatures(_ capabilities: CPUCapabilities) -> FeatureSet {
     let offered = capabilities.features
     var wanted = features
     switch basis {
@@ -54,6 +53,14 @@ extension CPUModel {
       wanted[.kvmEAX] = 0
       wanted[.kvmEDX] = 0
     }
+    return wanted
+  }
+
+  private func resolvedFeatures(
+    _ capabilities: CPUCapabilities, _ warnings: inout [String]
+  ) throws(CPUModelError) -> FeatureSet {
+    let offered = capabilities.features
+    let wanted = wantedFeatures(capabilities)
     var missing = wanted.subtracting(offered)
     missing = missing.subtracting(Self.neverPassedOn.subtracting(added))
     if checks || enforces {
@@ -81,17 +88,17 @@ extension CPUModel {
       """.split { $0 == "\n" }.joined(separator: " "))
 
   /// Features that are useless or harmful without another one.
-  private static func dropDependents(_ set: inout FeatureSet) {
+  static func dropDependents(_ set: inout FeatureSet) {
     if !set["xsave"] {
       for name in ["avx", "xsaveopt", "xsavec", "xgetbv1", "xsaves"] { set[name] = false }
     }
     if !set["avx"] { for name in ["avx2", "fma", "f16c"] { set[name] = false } }
-    if !set["lm"] { for name in ["pdpe1gb", "lahf-lm"] { set[name] = false } }
+    if !set["lm"] { set["pdpe1gb"] = false }
     if !set["apic"] { for name in ["x2apic", "tsc-deadline"] { set[name] = false } }
   }
 
   /// Vendor, family and so on of `host` and `max`, where the option does not say otherwise.
-  private func identified(_ capabilities: CPUCapabilities) -> CPUModel {
+  func identified(_ capabilities: CPUCapabilities) -> CPUModel {
     var result = self
     guard basis == .host || basis == .everything else { return result }
     var vendor = "AuthenticAMD"
@@ -131,7 +138,7 @@ extension CPUModel {
   }
 
   /// Raises the highest leaves so that every feature present can be found, unless the option set them.
-  private mutating func raiseLevels(_ capabilities: CPUCapabilities) {
+  mutating func raiseLevels(_ capabilities: CPUCapabilities) {
     func atLeast(_ value: UInt32, _ field: inout UInt32) { field = max(field, value) }
     if !hasLevel, automaticLevel {
       if features[.leaf6EAX] != 0 { atLeast(6, &level) }

@@ -54,7 +54,13 @@ extension CPUModel {
 
   private mutating func set(_ given: String, _ value: String) throws(CPUModelError) {
     let name = CPUFeature.canonical(given)
-    let prefix = "can't apply global \(typeName).\(name)=\(value): "
+    try set(name, value, prefix: "can't apply global \(typeName).\(name)=\(value): ")
+  }
+
+  /// Sets a property by its canonical name; error texts begin with `prefix`.
+  mutating func set(
+    _ name: String, _ value: String, prefix: String
+  ) throws(CPUModelError) {
     if CPUFeature.named(name) != nil || Self.vmxFeatures.contains(name)
       || Self.switches[name] != nil || Self.fixedSwitches[name] != nil
     {

@@ -28,6 +28,16 @@ package struct CPUTopology: Equatable, Sendable {
   var packageShift: UInt32 { dieShift + Self.width(dies) }
   var threadsInPackage: Int { threads * cores * dies }
 
+  /// Where the vCPU with this index is: its socket, the die in that, the core in that, the thread in that.
+  package func place(
+    ofVCPU index: Int
+  ) -> (socket: Int, die: Int, core: Int, thread: Int) {
+    (
+      index / (threads * cores * dies), index / (threads * cores) % dies, index / threads % cores,
+      index % threads
+    )
+  }
+
   /// The APIC ID of the vCPU with this index, in order of socket, die, core, thread.
   package func apicID(ofVCPU index: Int) -> UInt32 {
     let thread = index % threads

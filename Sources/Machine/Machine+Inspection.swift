@@ -1,6 +1,7 @@
 package import CPU
 package import DeviceModel
 package import DistIRQ
+package import Devices
 import Host
 import Options
 package import Shm
@@ -18,6 +19,21 @@ package struct VCPUInfo: Equatable, Sendable {
   package let die: Int
   package let core: Int
   package let thread: Int
+}
+
+/// A function on PCI bus 0, as `query-pci` tells of it.
+package struct PCIFunctionInfo: Sendable {
+  /// What a base address register stands for, and where it points; nil while the guest has not placed it.
+  package struct Region: Sendable {
+    package let layout: PCIBarLayout
+    package let address: UInt64?
+  }
+  package let address: PCIAddress
+  /// The `id=` of a user's device.
+  package let id: String?
+  /// The 256 bytes of configuration space.
+  package let configuration: [UInt8]
+  package let regions: [Region]
 }
 
 extension Machine {
@@ -76,6 +92,47 @@ extension Machine {
   /// Tells the firmware which drives to try from the next start on, by letters that `BootOrder` has no complaint about; false when
   /// the machine has no such firmware.
   package func changeBootOrder(to order: String) -> Bool { board.changeBootOrder(to: order) }
+
+  /// Bytes of RAM.
+  package var ramSize: UInt64 {
+    configuration.machine.type == "none" ? 0 : configuration.memory.size
+  }
+
+  /// Whether the machine has ACPI: its tables and its power management device.
+  package var hasACPI: Bool { devices.contains { $0.device is PIIX4PM } }
+
+  /// The keyboard controller, which keyboard and mouse are at.
+  package var keyboardController: I8042? {
+    devices.lazy.compactMap { $0.device as? I8042 }.first
+  }
+
+  /// What is on the PCI bus, by address; nil without one.
+  package var pciFunctions: [PCIFunctionInfo]? {
+    guard let bus = (board as? PCBoard)?.pci else { return nil }
+    return bus.functions.map { address, function in
+      let words = (0..<PCIConfiguration.size / 4).map {
+        function.readConfiguration($0 * 4, width: 4)
+      }
+      let configuration = (function as? PCIEndpoint)?.configuration
+      let placed = devices.first { ($0.device as AnyObject) === (function as AnyObject) }
+      return PCIFunctionInfo(
+        address: address, id: placed?.id,
+        configuration: words.flatMap { word in
+          (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) }
+        },
+        regions: configuration.map { configuration in
+          configuration.layout.map {
+            PCIFunctionInfo.Region(layout: $0, address: configuration.address(of: $0.index))
+          }
+        } ?? [])
+    }
+  }
+
+  /// Counters of the accelerator about the machine; nil when it has none.
+  package var statistics: [AcceleratorStatistic]? { vm.counters }
+
+  /// Counters of the accelerator about a vCPU; nil when it has none.
+  package func statistics(of id: VCPUID) -> [AcceleratorStatistic]? { thread(id)?.vcpu.counters }
 
   /// The text of `info jit`; nil under an accelerator without one.
   package var acceleratorStatistics: String? { vm.statistics }

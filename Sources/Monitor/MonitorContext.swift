@@ -1,7 +1,32 @@
 package import CPU
+package import Chardev
 package import Host
 package import Machine
-import QAPI
+package import Options
+package import QAPI
+
+/// A machine that is not made yet: what `-preconfig` shows, and how to go on.
+@MainLoop
+package struct MachinePreparation {
+  let configuration: LaunchConfiguration
+  let chardevs: ChardevRegistry
+  /// As the options and `set-action` left them.
+  var actions: ActionConfiguration
+  let makeMachine: @MainLoop () -> Void
+  let quit: @MainLoop (ShutdownCause) -> Void
+
+  /// `makeMachine` ends in `MonitorContext.start`, or ends the process; `quit` ends the process in good order.
+  package init(
+    _ configuration: LaunchConfiguration, chardevs: ChardevRegistry,
+    makeMachine: @escaping @MainLoop () -> Void, quit: @escaping @MainLoop (ShutdownCause) -> Void
+  ) {
+    self.configuration = configuration
+    self.chardevs = chardevs
+    actions = configuration.actions
+    self.makeMachine = makeMachine
+    self.quit = quit
+  }
+}
 
 /// What the monitors of one process share: the machine, its events, and whose turn it is.
 ///
@@ -21,19 +46,78 @@ package final class MonitorContext {
   /// File descriptors that clients gave with `getfd`.
   package let descriptors = DescriptorTable()
 
+  /// Whether clients asked for events about migration (`migrate-set-capabilities`).
+  var sendsMigrationEvents = false
+
   /// What the human monitors remember together.
   let humanMonitorDefaults = HMPDefaults()
 
   let dispatcher = QMPDispatcher()
+  /// Keyboard and mouse input on its way to the guest.
+  let input = InputQueue()
+  /// The machine as it is known before it is made (`-preconfig`).
+  private(set) var preparation: MachinePreparation?
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
   private var waiters: [@MainLoop () -> Void] = []
 
   /// A context without a machine.
   package init() {}
 
+  /// Lets commands run that do not need the machine, until `start` (`-preconfig`).
+  package func prepare(_ preparation: MachinePreparation) {
+    self.preparation = preparation
+    dispatcher.start()
+  }
+
+  /// Makes the machine that was prepared. Throws when that was done.
+  func exitPreconfig() throws(QAPIError) {
+    guard let preparation else {
+      throw QAPIError("The command is permitted only before machine initialization")
+    }
+    preparation.makeMachine()
+  }
+
+  /// What the command line asks for. Throws before the machine is prepared.
+  package var configuration: LaunchConfiguration {
+    get throws(QAPIError) {
+      if let preparation { return preparation.configuration }
+      return try machine.configuration
+    }
+  }
+
+  /// The character devices. Throws before the machine is prepared.
+  package var chardevs: ChardevRegistry {
+    get throws(QAPIError) {
+      if let preparation { return preparation.chardevs }
+      return try machine.chardevs
+    }
+  }
+
+  /// Changes what reboot, shutdown, panic and watchdog lead to. Throws before the machine is prepared.
+  func changeActions(_ change: (inout ActionConfiguration) -> Void) throws(QAPIError) {
+    if var preparation {
+      change(&preparation.actions)
+      self.preparation = preparation
+    } else {
+      let machine = try machine
+      change(&machine.actions)
+    }
+  }
+
+  /// Throws QEMU's sentence for a command that needs the machine while there is none yet.
+  func checkAvailable(_ command: Command) throws(QAPIError) {
+    if preparation != nil, !command.allowsPreconfig {
+      throw QAPIError(
+        "The command '\(command.rawValue)' is permitted only after machine initialization"
+          + " has completed")
+    }
+  }
+
   /// Gives the machine to the monitors, and with it what its accelerator can give to CPU models.
   /// Commands that wait run now.
   package func start(_ machine: Machine, cpuCapabilities: CPUCapabilities) {
+    if let preparation { machine.actions = preparation.actions }
+    preparation = nil
     started = (machine, cpuCapabilities)
     let ready = waiters
     waiters = []

@@ -43,6 +43,8 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var actions = ActionConfiguration()
   /// `-S`: vCPUs wait for `cont`.
   package var startPaused = false
+  /// `-preconfig`: the machine is not made before `x-exit-preconfig`.
+  package var waitsForPreconfig = false
   /// `-singlestep`: blocks of one instruction under `tcg`, told by `query-status`.
   package var singleStep = false
   /// `-nographic` was given (differs from `-display none`: the firmware talks to the serial port).

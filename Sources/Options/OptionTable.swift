@@ -256,6 +256,9 @@ enum OptionTable {
       "S", in: .run, "do not start the vCPUs; a monitor's 'cont' does",
       .flag { state, _ in state.configuration.startPaused = true }),
     OptionDescriptor(
+      "preconfig", in: .run, "do not make the machine; a monitor's 'x-exit-preconfig' does",
+      .flag { state, _ in state.configuration.waitsForPreconfig = true }),
+    OptionDescriptor(
       "singlestep", in: .run,
       "one guest instruction in each block of tcg; short for -accel tcg,one-insn-per-tb=on",
       .flag { state, _ in state.configuration.singleStep = true }),

@@ -54,9 +54,6 @@ extension OptionTable {
     + refuse(
       "trace points are not supported yet; '-d help' lists what can be logged", "trace")
     + refuse("plugins are not supported", "plugin")
-    + refuse(
-      "pausing before the machine is built is not supported; -S pauses before the first instruction",
-      "preconfig")
     + refuse("compatibility policies are not supported yet", "compat")
     + refuse(
       "Xen is not supported; accelerators are kvm and tcg", "xen-domid", "xen-attach",

@@ -3,6 +3,7 @@ import Glibc
 
 // SchemaCompiler swift MANIFEST FOLDER        Swift sources of module QAPI
 // SchemaCompiler reference MANIFEST FOLDER    reference pages
+// SchemaCompiler golden MANIFEST FOLDER       the introspection, one entry a line, as the tests keep it
 // SchemaCompiler check MANIFEST FOLDER        whether the reference pages in FOLDER are up to date
 
 /// Writes a file unless it already has that content, so that nothing is rebuilt for nothing.
@@ -13,7 +14,7 @@ func write(_ text: String, to path: String) throws {
 
 func run(_ arguments: [String]) throws {
   guard arguments.count == 3 else {
-    throw SchemaError(description: "usage: SchemaCompiler swift|reference|check MANIFEST FOLDER")
+    throw SchemaError(description: "usage: SchemaCompiler swift|reference|golden|check MANIFEST FOLDER")
   }
   let api = try Reader.read(manifest: arguments[1])
   let folder = arguments[2]
@@ -32,6 +33,9 @@ func run(_ arguments: [String]) throws {
     try FileManager.default.createDirectory(
       at: URL(filePath: folder), withIntermediateDirectories: true)
     for (name, text) in ReferenceEmitter.pages(of: api) { try write(text, to: "\(folder)/\(name)") }
+  case "golden":
+    let lines = (IntrospectionEmitter.schema(of: api).arrayValue ?? []).map(\.text)
+    try write("[\n" + lines.joined(separator: ",\n") + "\n]\n", to: "\(folder)/qmp-schema.json")
   case "check":
     for (name, text) in ReferenceEmitter.pages(of: api)
     where FileManager.default.contents(atPath: "\(folder)/\(name)") != Data(text.utf8) {

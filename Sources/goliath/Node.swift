@@ -37,7 +37,7 @@ final class Node {
       try writePidFile()
       try makeChardevs()
       try makeMonitors()
-      chardevs.whenConnected { [weak self] in self?.startMachine() }
+      chardevs.whenConnected { [weak self] in self?.prepareMachine() }
     } catch {
       fail(error)
     }
@@ -84,9 +84,24 @@ final class Node {
     }
   }
 
-  private func startMachine() {
+  /// Opens the accelerator, and makes the machine unless that has to wait for `x-exit-preconfig`.
+  private func prepareMachine() {
     do {
       let choice = try AcceleratorChoice(configuration)
+      guard configuration.waitsForPreconfig else { return startMachine(choice) }
+      monitorContext.prepare(
+        MachinePreparation(
+          configuration, chardevs: chardevs,
+          makeMachine: { [weak self] in self?.startMachine(choice) },
+          quit: { [weak self] in self?.quitUnmade($0) }))
+      daemon?.announceReady()
+    } catch {
+      fail(error)
+    }
+  }
+
+  private func startMachine(_ choice: AcceleratorChoice) {
+    do {
       let topology = CPUTopology(configuration.smp)
       let machine = try Machine(
         configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
@@ -95,7 +110,7 @@ final class Node {
         onExit: { [weak self] status in self?.exit(status) })
       self.machine = machine
       monitorContext.start(machine, cpuCapabilities: choice.capabilities)
-      daemon?.announceReady()
+      if !configuration.waitsForPreconfig { daemon?.announceReady() }
       if !configuration.startPaused { try machine.resume() }
     } catch {
       fail(error)
@@ -112,7 +127,13 @@ final class Node {
   }
 
   private func end(_ cause: ShutdownCause) {
-    if let machine { machine.quit(cause) } else { exit(0) }
+    if let machine { machine.quit(cause) } else { quitUnmade(cause) }
+  }
+
+  /// Ends the process while there is no machine.
+  private func quitUnmade(_ cause: ShutdownCause) {
+    monitorContext.events.emit(.shutdown(guest: false, reason: cause))
+    exit(0)
   }
 
   /// Later, so that the command which caused it is answered first.

@@ -65,6 +65,18 @@ package final class I8042: Device, BusDevice {
     return taken
   }
 
+  /// A key by its code of scan code set 1, with bit 7 for the prefix 0xE0; false when the guest does not take it. Any thread.
+  @discardableResult
+  package func key(_ key: UInt8, isDown: Bool) -> Bool {
+    var taken = false
+    update { model in
+      taken = model.keyboard.key(key, isDown: isDown)
+      model.pump()
+      return nil
+    }
+    return taken
+  }
+
   /// A mouse movement from the user; see `PS2Mouse.move`. Any thread.
   @discardableResult
   package func moveMouse(x: Int, y: Int, wheel: Int = 0, buttons: UInt8? = nil) -> Bool {

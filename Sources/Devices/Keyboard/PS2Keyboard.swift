@@ -70,6 +70,12 @@ package struct PS2Keyboard: Equatable, Sendable {
     return true
   }
 
+  /// The user pressed a key or let it go, named as in `PS2ScanCodes`; false when the keyboard is off, full, or has no such key.
+  package mutating func key(_ key: UInt8, isDown: Bool) -> Bool {
+    let codes = PS2ScanCodes.bytes(key, isDown: isDown, set: scanCodeSet)
+    return !codes.isEmpty && press(codes)
+  }
+
   private mutating func setDefaults() {
     output.removeAll(keepingCapacity: true)
     leds = 0

@@ -115,6 +115,9 @@ package final class RTC: Device, BusDevice {
     state.withLock { state in Self.time(state).map { state.model.seconds(at: $0) } ?? 0 }
   }
 
+  /// Forgets the periodic interrupts that the guest has missed (`rtc-reset-reinjection`). Any thread.
+  package func dropMissedTicks() { update { model, _ in model.dropMissedTicks() } }
+
   /// A copy of the model, for inspection and saving.
   package var snapshot: RTCModel { state.withLock { $0.model } }
 

@@ -114,6 +114,9 @@ package struct RTCModel: Equatable, Sendable {
     index = 0
   }
 
+  /// Forgets the periodic interrupts that the guest has missed and would still get.
+  package mutating func dropMissedTicks() { missedTicks = 0 }
+
   /// Sets flags for everything up to `time`. To be called before anything else.
   package mutating func advance(to time: RTCTime) {
     advancePeriodic(to: time.virtual)

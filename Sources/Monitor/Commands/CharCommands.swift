@@ -7,7 +7,7 @@ package import QAPI
 
 extension MonitorCommands: @MainLoop CharCommands {
   package func queryChardev() throws(QAPIError) -> [ChardevInfo] {
-    try context.machine.chardevs.list.map { device in
+    try context.chardevs.list.map { device in
       ChardevInfo(
         label: device.label, filename: device.filename, frontendOpen: device.isFrontendOpen)
     }

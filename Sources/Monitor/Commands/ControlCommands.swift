@@ -15,5 +15,8 @@ extension MonitorCommands: @MainLoop ControlCommands {
 
   package func queryVersion() throws(QAPIError) -> VersionInfo { .current }
 
-  package func quit() throws(QAPIError) { try context.machine.quit(.hostQmpQuit) }
+  package func quit() throws(QAPIError) {
+    if let preparation = context.preparation { return preparation.quit(.hostQmpQuit) }
+    try context.machine.quit(.hostQmpQuit)
+  }
 }

@@ -37,7 +37,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
   package func queryTarget() throws(QAPIError) -> TargetInfo { TargetInfo(arch: .x86_64) }
 
   package func queryUuid() throws(QAPIError) -> UuidInfo {
-    let uuid = try context.machine.configuration.uuid
+    let uuid = try context.configuration.uuid
     return UuidInfo(uuid: uuid?.description ?? "00000000-0000-0000-0000-000000000000")
   }
 
@@ -67,6 +67,59 @@ extension MonitorCommands: @MainLoop MachineCommands {
         unavailableFeatures: model.unavailableFeatures, typename: model.typeName,
         aliasOf: model.aliasOf, deprecated: model.isDeprecated)
     }
+  }
+
+  package func queryCurrentMachine() throws(QAPIError) -> CurrentMachineParams {
+    // The power management device wakes the guest up.
+    CurrentMachineParams(wakeupSuspendSupport: try context.machine.hasACPI)
+  }
+
+  package func queryMemorySizeSummary() throws(QAPIError) -> MemoryInfo {
+    MemoryInfo(baseMemory: try context.machine.ramSize, pluggedMemory: 0)
+  }
+
+  package func queryHotpluggableCpus() throws(QAPIError) -> [HotpluggableCPU] {
+    let configuration = try context.configuration
+    guard configuration.machine.type != "none" else {
+      throw QAPIError("The feature 'query-hotpluggable-cpus' is not enabled")
+    }
+    let smp = configuration.smp
+    let topology = CPUTopology(
+      sockets: smp.sockets, dies: smp.dies, cores: smp.cores, threads: smp.threads)
+    let name = configuration.cpu?.text.prefix { $0 != "," } ?? "qemu64"
+    // In the state before the machine no place is taken.
+    let vcpus = context.preparation == nil ? try context.machine.vcpus : []
+    return (0..<smp.maxCPUs).reversed().map { index in
+      let place = topology.place(ofVCPU: index)
+      return HotpluggableCPU(
+        type: "\(name)-x86_64-cpu", vcpusCount: 1,
+        props: CpuInstanceProperties(
+          socketId: place.socket, dieId: smp.dies > 1 ? place.die : nil, coreId: place.core,
+          threadId: place.thread),
+        qomPath: vcpus.indices.contains(index) ? vcpus[index].path : nil)
+    }
+  }
+
+  // MARK: - Texts
+
+  package func xQueryIrq() throws(QAPIError) -> HumanReadableText {
+    let controllers = MachineInspector(try context.machine).interruptControllers
+    return HumanReadableText(
+      humanReadableText: controllers.map(InterruptText.statistics).joined())
+  }
+
+  package func xQueryNuma() throws(QAPIError) -> HumanReadableText {
+    HumanReadableText(humanReadableText: "0 nodes\n")
+  }
+
+  package func xQueryRamblock() throws(QAPIError) -> HumanReadableText {
+    HumanReadableText(
+      humanReadableText: RAMBlockText.table(try context.machine.memory.slots.map(\.block)))
+  }
+
+  package func xQueryRoms() throws(QAPIError) -> HumanReadableText {
+    HumanReadableText(
+      humanReadableText: TreeText.roms(MachineInspector(try context.machine).roms))
   }
 
   // MARK: - Buttons

@@ -7,7 +7,7 @@ package import QAPI
 
 extension MonitorCommands: @MainLoop MiscCommands {
   package func queryName() throws(QAPIError) -> NameInfo {
-    NameInfo(name: try context.machine.configuration.name.guest)
+    NameInfo(name: try context.configuration.name.guest)
   }
 
   package func stop() throws(QAPIError) { try context.machine.stop() }
@@ -18,6 +18,8 @@ extension MonitorCommands: @MainLoop MiscCommands {
       throw QAPIError(error.message)
     }
   }
+
+  package func xExitPreconfig() throws(QAPIError) { try context.exitPreconfig() }
 
   package func getfd(fdname: String) throws(QAPIError) {
     guard let descriptor = takeDescriptor?() else {

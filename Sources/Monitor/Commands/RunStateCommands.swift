@@ -7,6 +7,10 @@ package import QAPI
 
 extension MonitorCommands: @MainLoop RunStateCommands {
   package func queryStatus() throws(QAPIError) -> StatusInfo {
+    if let preparation = context.preparation {
+      return StatusInfo(
+        running: false, singlestep: preparation.configuration.singleStep, status: .prelaunch)
+    }
     let machine = try context.machine
     return StatusInfo(
       running: machine.isRunning, singlestep: machine.isSingleStepping, status: machine.state)
@@ -16,20 +20,19 @@ extension MonitorCommands: @MainLoop RunStateCommands {
     reboot: RebootAction?, shutdown: ShutdownAction?, panic: PanicAction?, watchdog: WatchdogAction?
   ) throws(QAPIError) {
     // The names are the same on the command line.
-    let machine = try context.machine
-    var actions = machine.actions
-    if let action = reboot.flatMap({ ActionConfiguration.Reboot(rawValue: $0.rawValue) }) {
-      actions.reboot = action
+    try context.changeActions { actions in
+      if let action = reboot.flatMap({ ActionConfiguration.Reboot(rawValue: $0.rawValue) }) {
+        actions.reboot = action
+      }
+      if let action = shutdown.flatMap({ ActionConfiguration.Shutdown(rawValue: $0.rawValue) }) {
+        actions.shutdown = action
+      }
+      if let action = panic.flatMap({ ActionConfiguration.Panic(rawValue: $0.rawValue) }) {
+        actions.panic = action
+      }
+      if let action = watchdog.flatMap({ ActionConfiguration.Watchdog(rawValue: $0.rawValue) }) {
+        actions.watchdog = action
+      }
     }
-    if let action = shutdown.flatMap({ ActionConfiguration.Shutdown(rawValue: $0.rawValue) }) {
-      actions.shutdown = action
-    }
-    if let action = panic.flatMap({ ActionConfiguration.Panic(rawValue: $0.rawValue) }) {
-      actions.panic = action
-    }
-    if let action = watchdog.flatMap({ ActionConfiguration.Watchdog(rawValue: $0.rawValue) }) {
-      actions.watchdog = action
-    }
-    machine.actions = actions
   }
 }

@@ -101,6 +101,7 @@ final class QMPConnection {
     let result: Result<CommandResult, QAPIError>
     do throws(QAPIError) {
       let call = try request.call.get()
+      try context.checkAvailable(call.command)
       if call.command.isAsynchronous { return runAsynchronously(request, call, handlers) }
       if isOutOfBand,
         let answer = try call.command.dispatchOutOfBand(call.arguments, to: handlers)
