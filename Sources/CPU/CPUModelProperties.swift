@@ -36,7 +36,10 @@ extension CPUModel {
     for (name, value) in changes { try model.change(name, value, &others) }
     var expanded = model.identified(capabilities)
     expanded.features = model.wantedFeatures(capabilities)
-    dropDependents(&expanded.features)
+    dropUntold(&expanded.features, capabilities)
+    if expanded.features[.leaf1EDX] | expanded.features[.leaf1ECX] != 0 {
+      expanded.level = max(expanded.level, 1)
+    }
     expanded.raiseLevels(capabilities)
     let asked = Set(model.unavailableNames)
     var list: [(name: String, value: Property)] =
@@ -52,10 +55,22 @@ extension CPUModel {
       ("lmce", .bool(expanded.wantsLMCE)),
     ]
     guard isFull else { return list }
-    list += expanded.ownProperties(capabilities)
+    list += expanded.ownProperties(capabilities).map { ($0.name, others[$0.name] ?? $0.value) }
     for name in otherFeatureNames { list.append((name, .bool(expanded.features[name]))) }
     for (name, value) in otherProperties { list.append((name, others[name] ?? value)) }
     return list
+  }
+
+  /// Feature words that QEMU empties when what they belong to is missing.
+  private static func dropUntold(_ set: inout FeatureSet, _ capabilities: CPUCapabilities) {
+    if capabilities.kind != .kvm {
+      set[.kvmEAX] = 0
+      set[.kvmEDX] = 0
+    }
+    if !set["svm"] { set[.svmEDX] = 0 }
+    if !set["arch-capabilities"] { set[.archCapabilities] = 0 }
+    if !set["core-capability"] { set[.coreCapability] = 0 }
+    if !set["intel-pt"] { set[.leaf14ECX] = 0 }
   }
 
   /// Properties that this type keeps, beyond those of `static` expansion.
@@ -110,12 +125,8 @@ extension CPUModel {
     }
     switch (name, value) {
     // Checked and completed when a CPU is made of the model.
-    case ("phys-bits", .unsigned(let bits)):
-      physicalBits = UInt32(truncatingIfNeeded: bits)
-      return
-    case ("xlevel", .unsigned(let level)), ("min-xlevel", .unsigned(let level)):
-      extendedLevel = UInt32(truncatingIfNeeded: level)
-      hasExtendedLevel = name == "xlevel"
+    case ("phys-bits", .unsigned), ("level", .unsigned), ("xlevel", .unsigned):
+      others[name] = value
       return
     case (_, .signed(let number)):
       guard let highest = ["family": 270, "model": 255, "stepping": 15][name] else {

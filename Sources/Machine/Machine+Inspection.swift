@@ -101,11 +101,6 @@ extension Machine {
   /// Whether the machine has ACPI: its tables and its power management device.
   package var hasACPI: Bool { devices.contains { $0.device is PIIX4PM } }
 
-  /// The keyboard controller, which keyboard and mouse are at.
-  package var keyboardController: I8042? {
-    devices.lazy.compactMap { $0.device as? I8042 }.first
-  }
-
   /// What is on the PCI bus, by address; nil without one.
   package var pciFunctions: [PCIFunctionInfo]? {
     guard let bus = (board as? PCBoard)?.pci else { return nil }

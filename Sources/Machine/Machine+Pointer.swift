@@ -1,4 +1,4 @@
-import Devices
+package import Devices
 
 /// What a user's hand does.
 extension Machine {
@@ -18,7 +18,8 @@ extension Machine {
     keyboardController?.moveMouse(x: 0, y: 0, buttons: buttons)
   }
 
-  private var keyboardController: I8042? {
+  /// The keyboard controller, which keyboard and mouse are at; nil when the board has none.
+  package var keyboardController: I8042? {
     for placed in devices {
       if let controller = placed.device as? I8042 { return controller }
     }

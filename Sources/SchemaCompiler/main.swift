@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Glibc
+import JSON
 
 // SchemaCompiler swift MANIFEST FOLDER        Swift sources of module QAPI
 // SchemaCompiler reference MANIFEST FOLDER    reference pages
@@ -14,7 +15,8 @@ func write(_ text: String, to path: String) throws {
 
 func run(_ arguments: [String]) throws {
   guard arguments.count == 3 else {
-    throw SchemaError(description: "usage: SchemaCompiler swift|reference|golden|check MANIFEST FOLDER")
+    throw SchemaError(
+      description: "usage: SchemaCompiler swift|reference|golden|check MANIFEST FOLDER")
   }
   let api = try Reader.read(manifest: arguments[1])
   let folder = arguments[2]

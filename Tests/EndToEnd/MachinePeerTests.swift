@@ -67,10 +67,29 @@ import Testing
         left = exception.align(command.name, left, false)
         right = exception.align(command.name, right, true)
       }
-      #expect(
-        left == right, "\(command.name) \(command.arguments)", sourceLocation: location)
+      if left != right {
+        Issue.record(
+          "\(command.name) \(command.arguments): \(Self.difference(left, right))",
+          sourceLocation: location)
+      }
       #expect(their.events == our.events, "\(command.name)", sourceLocation: location)
     }
+  }
+
+  /// The first places that differ.
+  private static func difference(_ left: JSONValue, _ right: JSONValue) -> String {
+    guard let left = left.objectValue, let right = right.objectValue else {
+      return "QEMU \(left.text.prefix(400)), ours \(right.text.prefix(400))"
+    }
+    var parts: [String] = []
+    for key in Set(left.keys).union(right.keys).sorted() where left[key] != right[key] {
+      guard let theirs = left[key], let ours = right[key] else {
+        parts.append("\(key) is not in both")
+        continue
+      }
+      parts.append("\(key): \(difference(theirs, ours))")
+    }
+    return parts.joined(separator: "; ")
   }
 
   private struct Answer { let answer: JSONValue, events: [String] }

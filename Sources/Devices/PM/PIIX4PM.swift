@@ -70,7 +70,6 @@ package final class PIIX4PM: Device, PCIFunction {
       PCIIdentity(vendor: 0x8086, device: 0x7113, revision: 3, classCode: 0x06_8000),
       interruptPin: 1)
     configuration.set16(PCIConfiguration.Register.status, 0x0280)
-    configuration.set8(PCIConfiguration.Register.interruptLine, UInt8(irq))
     configuration.set32(Register.pmBase, 1)
     // APMC_EN reads set: system management mode counts as set up.
     configuration.set8(Register.deviceActivityB + 3, 0x02)
