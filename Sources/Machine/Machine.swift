@@ -41,6 +41,11 @@ package final class Machine {
   var wantsSingleSteps: Bool
   let group = VCPUGroup()
   let board: any Board
+  /// The objects that the command line and monitors made.
+  package let objects: ObjectRegistry
+  /// `/machine` and what is below it, as far as somebody has asked for it.
+  var rootNode: ObjectNode?
+  var nodes: [(path: String, node: ObjectNode)]?
   private var control: RunControl
   private let onEvent: @MainLoop (QAPI.Event) -> Void
   private let onExit: @MainLoop (Int32) -> Void
@@ -51,7 +56,7 @@ package final class Machine {
   /// which the process ends. Throws `MachineError`.
   package init(
     _ configuration: LaunchConfiguration, accelerator: any Accelerator, cpuid: CPUIDTable,
-    apicIDs: [APICID], chardevs: ChardevRegistry,
+    apicIDs: [APICID], chardevs: ChardevRegistry, objects: ObjectRegistry? = nil,
     onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
     onExit: @escaping @MainLoop (Int32) -> Void
   ) throws(MachineError) {
@@ -61,12 +66,16 @@ package final class Machine {
     self.onExit = onExit
     self.chardevs = chardevs
     self.cpuid = cpuid
+    let objects =
+      objects ?? ObjectRegistry(make: ObjectFactory(configuration.machine).make)
+    self.objects = objects
     acceleratorName = accelerator.name
     control = RunControl(actions: configuration.actions)
     let isEmpty = configuration.machine.type == "none"
     let requests = RequestBox()
+    let ram = try MemoryBackend.ofMachine(configuration, in: objects)
     let parts = MachineParts(
-      configuration, apicIDs: isEmpty ? [] : apicIDs, requests: requests)
+      configuration, apicIDs: isEmpty ? [] : apicIDs, ram: ram, requests: requests)
     memory = parts.context.memory
     ports = parts.context.ports
     deviceMemory = parts.context.deviceMemory

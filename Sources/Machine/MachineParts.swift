@@ -15,9 +15,14 @@ final class MachineParts {
   let fabric: InterruptFabric
   let a20 = A20Gate()
   let apicIDs: [APICID]
+  /// Guest RAM; nil for a machine without.
+  let ram: RAMBlock?
 
-  init(_ configuration: LaunchConfiguration, apicIDs: [APICID], requests: RequestBox) {
+  init(
+    _ configuration: LaunchConfiguration, apicIDs: [APICID], ram: RAMBlock?, requests: RequestBox
+  ) {
     self.configuration = configuration
+    self.ram = ram
     self.apicIDs = apicIDs
     clock = VirtualClock(wall: WallClock(configuration.rtc))
     let fabric = InterruptFabric(

@@ -1,5 +1,6 @@
 package import CPU
 package import Chardev
+package import DeviceModel
 package import Host
 package import Machine
 package import Options
@@ -60,8 +61,29 @@ package final class MonitorContext {
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
   private var waiters: [@MainLoop () -> Void] = []
 
-  /// A context without a machine.
-  package init() {}
+  /// The objects that users make.
+  package let objects: ObjectRegistry
+  private var tree: ObjectTree?
+
+  /// A context without a machine; without `objects` its own, empty ones.
+  package init(objects: ObjectRegistry? = nil) {
+    let factory = ObjectFactory(MachineConfiguration(type: "none"))
+    self.objects = objects ?? ObjectRegistry(make: factory.make)
+  }
+
+  /// The tree of all objects, as far as they exist.
+  package var objectTree: ObjectTree {
+    if let tree { return tree }
+    let tree = ObjectTree(
+      root: .container { [unowned self] in
+        var children: ObjectNode.Children = [("objects", objects.node)]
+        if let machine = started?.machine { children.append(("machine", machine.objectNode)) }
+        if let chardevs = try? chardevs { children.append(("chardevs", chardevs.objectNode)) }
+        return children
+      })
+    self.tree = tree
+    return tree
+  }
 
   /// Lets commands run that do not need the machine, until `start` (`-preconfig`).
   package func prepare(_ preparation: MachinePreparation) {

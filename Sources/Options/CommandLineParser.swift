@@ -74,13 +74,10 @@ package struct CommandLineParser: Sendable {
     var configuration = state.configuration
     configuration.nographic = state.nographic != nil
     try MachineOptions.resolve(state, board, into: &configuration)
-    if let entry = state.merged(.machine)?["memory-backend"] {
-      throw OptionError(
-        .unsupported, entry.origin, "Memory backend '\(entry.value)' not found",
-        hints: ["Objects are not supported yet; guest RAM is always private to the process."])
-    }
     configuration.accelerators = try AcceleratorOptions.resolve(&state, programName: programName)
     try ScalarOptions.resolve(state, into: &configuration)
+    try ObjectOption.resolve(state, into: &configuration)
+    try MachineOptions.resolveMemoryBackend(state, into: &configuration)
     try DeviceOptions.resolve(&state, board, into: &configuration)
     try MonitorOptions.resolve(&state, board, into: &configuration)
     return configuration

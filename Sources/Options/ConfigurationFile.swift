@@ -59,7 +59,7 @@ enum ConfigurationFile {
   private static let refusedGroups = [
     "acpi": "acpitable", "add-fd": "add-fd", "blockdev": "blockdev", "drive": "drive",
     "fsdev": "fsdev", "icount": "icount", "iscsi": "iscsi", "net": "net", "netdev": "netdev",
-    "nic": "nic", "numa": "numa", "object": "object", "option-rom": "option-rom",
+    "nic": "nic", "numa": "numa", "option-rom": "option-rom",
     "plugin": "plugin", "smbios": "smbios", "spice": "spice", "tpmdev": "tpmdev", "trace": "trace",
     "virtfs": "virtfs", "vnc": "vnc",
   ]

@@ -101,6 +101,8 @@ package struct HelpCatalog: Sendable {
   package var cpuHelp: @Sendable () -> String
   /// Device types that `-device` accepts; asked for by help only.
   package var devices: @Sendable () -> [Device]
+  /// What an object of a type takes; asked for by help only.
+  package var objectProperties: @Sendable (String) -> [Property] = { _ in [] }
   /// Items of `-d`.
   package var logItems: [LogItem]
   /// Directories searched for firmware after those of `-L`.

@@ -24,6 +24,10 @@ package enum HelpText {
     case .softwareCPU: TCGOptions.help
     case .devices: devices(catalog)
     case .deviceProperties(let type, let origin): try deviceProperties(type, origin, catalog)
+    case .objects:
+      ["List of user creatable objects:"]
+        + ObjectType.allCases.map { "  \($0.rawValue)" }.sorted()
+    case .objectProperties(let type, let origin): try objectProperties(type, origin, catalog)
     case .chardevs: chardevs
     case .logItems:
       ["Log items (comma separated):"]
@@ -140,6 +144,23 @@ package enum HelpText {
     if device.properties.isEmpty { return ["There are no options for \(device.name)."] }
     return ["\(device.name) options:"]
       + device.properties.sorted { $0.name < $1.name }.map {
+        property($0.name, $0.type, $0.description, defaultValue: $0.defaultValue)
+      }
+  }
+
+  private static func objectProperties(
+    _ type: String, _ origin: OptionOrigin, _ catalog: HelpCatalog
+  ) throws(OptionError) -> [String] {
+    let all = ObjectType.allCases.map(\.rawValue)
+    guard all.contains(type) else {
+      throw OptionError(
+        .invalidValue, origin, "Parameter 'qom-type' does not accept value '\(type)'",
+        suggestion: Spelling.nearest(to: type, among: all))
+    }
+    let properties = catalog.objectProperties(type)
+    if properties.isEmpty { return ["There are no options for \(type)."] }
+    return ["\(type) options:"]
+      + properties.sorted { $0.name < $1.name }.map {
         property($0.name, $0.type, $0.description, defaultValue: $0.defaultValue)
       }
   }

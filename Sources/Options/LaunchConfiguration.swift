@@ -33,6 +33,8 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var debugConsole: String?
   /// `-device`, in order; types and properties are checked by the machine.
   package var devices: [DeviceConfiguration] = []
+  /// `-object`, in order.
+  package var objects: [ObjectConfiguration] = []
   /// `-global`, in order; later ones win.
   package var globals: [GlobalProperty] = []
   /// `-fw_cfg` items, in order.

@@ -35,6 +35,10 @@ package enum HelpTopic: Sendable, Equatable {
   case devices
   /// `-device TYPE,help`.
   case deviceProperties(type: String, origin: OptionOrigin)
+  /// `-object help`.
+  case objects
+  /// `-object TYPE,help`.
+  case objectProperties(type: String, origin: OptionOrigin)
   /// `-chardev help`.
   case chardevs
   /// `-d help`.

@@ -20,6 +20,8 @@ package struct MachineConfiguration: Sendable, Equatable {
   package var dumpGuestCore = true
   /// Guest RAM may be merged with equal pages (KSM).
   package var mergeMemory = true
+  /// Id of the object that is guest RAM; nil: the board makes its own.
+  package var memoryBackend: String?
   /// Graphical output is wanted; false after `-nographic`.
   package var graphics = true
   /// HPET present (`-no-hpet` clears it).
@@ -44,6 +46,9 @@ package struct MachineConfiguration: Sendable, Equatable {
   package var smbiosEntryPoint: String?
   /// Firmware checks the boot signature of floppies (`-no-fd-bootchk` clears it).
   package var floppyBootCheck = true
+
+  /// A machine of that type with everything else as by default.
+  package init(type: String) { self.type = type }
 }
 
 /// One entry of the accelerator list.
@@ -102,6 +107,8 @@ package struct SMPConfiguration: Sendable, Equatable {
 package struct MemoryConfiguration: Sendable, Equatable {
   /// RAM at start, a multiple of 8 KiB.
   package var size: UInt64 = 128 << 20
+  /// `-m` says it.
+  package var isSizeGiven = false
   /// Slots for hot-plugged memory.
   package var slots = 0
   /// Largest RAM after hot plug; equals `size` when not given.

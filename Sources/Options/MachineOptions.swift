@@ -1,5 +1,7 @@
 // -machine, -smp, -boot and the options that are short for -machine properties.
 
+internal import QAPI
+
 /// Reads and resolves the board's options. All of them become entries of the group `machine`, those
 /// of -smp and -boot under `smp.` and `boot.`, so that later ones win whatever their spelling.
 enum MachineOptions {
@@ -118,6 +120,29 @@ enum MachineOptions {
   }
 }
 
+extension MachineOptions {
+  /// The object that `memory-backend` names: it must be memory, and its size is the machine's.
+  static func resolveMemoryBackend(
+    _ state: ParserState, into configuration: inout LaunchConfiguration
+  ) throws(OptionError) {
+    guard let entry = state.merged(.machine)?["memory-backend"] else { return }
+    let id = entry.value.hasPrefix("/objects/") ? String(entry.value.dropFirst(9)) : entry.value
+    guard let size = configuration.objects.first(where: { $0.options.id == id })?.memorySize
+    else {
+      throw OptionError(.invalidValue, entry.origin, "Memory backend '\(entry.value)' not found")
+    }
+    if configuration.memory.isSizeGiven, size != configuration.memory.size {
+      throw OptionError(
+        .conflict, entry.origin,
+        "Size specified by -m option must match size of explicitly specified 'memory-backend'"
+          + " property")
+    }
+    configuration.machine.memoryBackend = id
+    configuration.memory.size = size
+    configuration.memory.maxSize = max(configuration.memory.maxSize, size)
+  }
+}
+
 /// One property of `-machine`.
 struct MachineProperty {
   enum Kind {
@@ -218,8 +243,8 @@ struct MachineProperty {
         kind: .boolean(\.machine.mergeMemory)),
       MachineProperty(
         name: "memory-backend", type: "link<memory-backend>",
-        summary: "object that provides guest RAM (no objects yet)",
-        kind: .elsewhere),
+        summary: "object that provides guest RAM",
+        kind: .text(\.machine.memoryBackend)),
       MachineProperty(
         name: "suppress-vmdesc", type: "bool", summary: "no description in migration streams",
         kind: .refused(

@@ -48,6 +48,7 @@ struct OptionGroup: Sendable {
     [("maxmem", .size), ("size", .size), ("slots", .number)])
   static let accel = OptionGroup("accel", impliedKey: "accel", nil)
   static let device = OptionGroup("device", impliedKey: "driver", nil)
+  static let object = OptionGroup("object", impliedKey: "qom-type", nil)
   static let global = OptionGroup(
     "global", [("driver", .string), ("property", .string), ("value", .string)])
   static let name = OptionGroup(
@@ -91,7 +92,8 @@ struct OptionGroup: Sendable {
 
   /// Every group that a configuration file may hold.
   static let all: [OptionGroup] = [
-    machine, smp, boot, memory, accel, device, global, name, rtc, action, messages, overcommit,
+    machine, smp, boot, memory, accel, device, object, global, name, rtc, action, messages,
+    overcommit,
     sandbox, firmwareItem, monitor, chardev,
   ]
 }

@@ -169,6 +169,9 @@ enum OptionTable {
       "device", in: .device, "add a device ('-device help', '-device TYPE,help')",
       .argument("TYPE[,id=ID][,PROP=VALUE,...]|JSON", DeviceOptions.device)),
     OptionDescriptor(
+      "object", in: .device, "make an object ('-object help', '-object TYPE,help')",
+      .argument("TYPE,id=ID[,PROP=VALUE,...]|JSON", ObjectOption.object)),
+    OptionDescriptor(
       "global", in: .device, "set a property of every device of a type",
       .argument("TYPE.PROP=VALUE|driver=TYPE,property=PROP,value=VALUE", DeviceOptions.global)),
     OptionDescriptor(

@@ -1,6 +1,7 @@
 // What has been read so far while the arguments are gone through.
 
 internal import JSON
+internal import QAPI
 
 /// Everything that options have set, before it is resolved into a `LaunchConfiguration`.
 struct ParserState {
@@ -9,6 +10,8 @@ struct ParserState {
   private(set) var sets: [String: [OptionValues]] = [:]
   /// Members of JSON forms of `-device`, by position in `sets["device"]`.
   private(set) var jsonDevices: [Int: JSONObject] = [:]
+  /// What JSON forms of `-object` say, by position in `sets["object"]`.
+  var jsonObjects: [Int: ObjectOptions] = [:]
   var warnings: [OptionWarning] = []
   /// Set by the first option that asks for help; nothing after it is read.
   var help: HelpTopic?
@@ -116,7 +119,9 @@ struct ParserState {
         suggestion: Spelling.nearest(to: name, among: OptionGroup.all.map(\.name)))
     }
     let position = sets[name]?.firstIndex { $0.id == id }
-    guard let position, name != "device" || jsonDevices[position] == nil else {
+    guard let position, name != "device" || jsonDevices[position] == nil,
+      name != "object" || jsonObjects[position] == nil
+    else {
       throw OptionError(.invalidValue, origin, "there is no \(name) \"\(id)\" defined")
     }
     try sets[name]?[position].set(key, value, origin: origin)

@@ -34,7 +34,6 @@ extension OptionTable {
     + refuse(usbDevices, "usbdevice")
     + refuse(debugging, allowed: ["none"], "gdb")
     + refuse(debugging, "s")
-    + refuse("objects are not supported yet; guest RAM is always private to the process", "object")
     + refuse("NUMA is not supported yet; guest RAM is one node", "numa")
     + refuse("guest RAM is always anonymous memory; size it with -m", "mem-path", "mem-prealloc")
     + refuse("TPM devices are not supported yet", "tpmdev")

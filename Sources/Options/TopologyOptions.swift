@@ -132,7 +132,10 @@ enum MemoryOptions {
       guard size <= UInt64(Int64.max) - 8191 else {
         throw OptionError(.invalidValue, entry.origin, "ram size too large")
       }
-      if size > 0 { memory.size = (size + 8191) & ~8191 }
+      if size > 0 {
+        memory.size = (size + 8191) & ~8191
+        memory.isSizeGiven = true
+      }
     }
     memory.maxSize = memory.size
     let slots = last("slots", "memory.slots")

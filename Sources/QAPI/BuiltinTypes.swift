@@ -67,7 +67,7 @@ extension QAPIInteger {
       guard let fitting = Self(exactly: number) else { throw Self.outOfRange(place) }
       self = fitting
     case .string(let text) where place.isKeyValue:
-      guard let number = Self.parse(text) else {
+      guard let number = Self.parse(text) ?? (isUnsigned64 ? Self.parseSize(text) : nil) else {
         throw .wrongType(place.path, expected: "integer")
       }
       self = number
@@ -106,6 +106,24 @@ extension QAPIInteger {
   }
 }
 
+extension QAPIInteger {
+  /// A size as command lines have it: a number, perhaps with a fraction, and a suffix from B (1) to E (2^60).
+  private static func parseSize(_ text: String) -> Self? {
+    guard let suffix = text.utf8.last, text.utf8.first.map({ 0x30...0x39 ~= $0 }) == true,
+      let power = "bkmgtpe".utf8.firstIndex(of: suffix | 0x20)
+    else { return nil }
+    let unit =
+      UInt64(1) << UInt64(10 * "bkmgtpe".utf8.distance(from: "b".utf8.startIndex, to: power))
+    let digits = String(text.dropLast())
+    if let whole = parse(digits) {
+      let (bytes, overflow) = UInt64(whole).multipliedReportingOverflow(by: unit)
+      return overflow ? nil : Self(bytes)
+    }
+    guard let number = Double(digits), number >= 0 else { return nil }
+    return Self(exactly: (number * Double(unit)).rounded(.down))
+  }
+}
+
 extension Int: QAPIInteger {}
 extension Int8: QAPIInteger {}
 extension Int16: QAPIInteger {}
@@ -117,6 +135,10 @@ extension UInt64: QAPIInteger {}
 
 extension Array: QAPIType where Element: QAPIType {
   package init(decoding value: JSONValue, at place: Place) throws(QAPIError) {
+    if case .string(let text) = value, place.isKeyValue, Element.self is any QAPIInteger.Type {
+      self = try Self.readRanges(text, at: place)
+      return
+    }
     guard case .array(let elements) = value else {
       throw .wrongType(place.path, expected: "array")
     }
@@ -128,6 +150,21 @@ extension Array: QAPIType where Element: QAPIType {
   }
 
   package var encoded: JSONValue { .array(map(\.encoded)) }
+
+  /// Numbers as command lines have them: `0-3,5`.
+  private static func readRanges(_ text: String, at place: Place) throws(QAPIError) -> Self {
+    var list: [Element] = []
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+      let ends = part.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
+      guard let first = Int(ends[0]), let last = Int(ends.last ?? ""), first >= 0,
+        last >= first, last - first < 65536
+      else { throw .expects(place.path, "a uint64 value or range") }
+      for number in first...last {
+        list.append(try Element(decoding: .int(Int64(number)), at: .element(place, list.count)))
+      }
+    }
+    return list
+  }
 }
 
 extension JSONValue: QAPIType {

@@ -21,33 +21,64 @@ package import Synchronization
   /// The file behind the mapping, or -1 for private memory.
   package let descriptor: Int32
 
+  /// Whether the process may not write there.
+  package let isReadOnly: Bool
+
   /// What backs the mapping.
   package enum Backing: Sendable {
     case anonymous
+    /// Anonymous memory that a forked process would share.
+    case sharedAnonymous
     /// Anonymous file, so that other processes can map it.
     case memfd
+    /// An open file of at least the size, which the block owns from now on.
+    case file(Int32, isShared: Bool, isReadOnly: Bool)
   }
 
-  /// Reserves the memory. Throws `SystemError` for `mmap` or `memfd_create`.
-  package init(name: String, size: Int, backing: Backing = .anonymous) throws(SystemError) {
+  /// Reserves the memory. `alignment` of its address is a power of two (0: a page); `reservesSwap` has the host set swap space aside.
+  ///
+  /// Throws `SystemError` for `mmap` or `memfd_create`.
+  package init(
+    name: String, size: Int, backing: Backing = .anonymous, alignment: UInt64 = 0,
+    reservesSwap: Bool = false
+  ) throws(SystemError) {
     let page = Int(GuestAddress.pageSize)
+    guard size <= 1 << 52 else { throw SystemError(call: "mmap", code: ENOMEM) }
     let length = max((size &+ page &- 1) / page * page, page)
     var file: Int32 = -1
-    if backing == .memfd {
+    var isReadOnly = false
+    var sharing = MAP_PRIVATE
+    switch backing {
+    case .anonymous: sharing |= MAP_ANONYMOUS
+    case .sharedAnonymous: sharing = MAP_SHARED | MAP_ANONYMOUS
+    case .memfd:
       file = unsafe goliath_memfd(name)
       if file < 0 { throw SystemError(call: "memfd_create", code: -file) }
       let target = file
       try SystemError.check("ftruncate") { () -> Int32 in ftruncate(target, length) }
+      sharing = MAP_SHARED
+    case .file(let descriptor, let isShared, let readOnly):
+      file = descriptor
+      isReadOnly = readOnly
+      if isShared { sharing = MAP_SHARED }
     }
     self.name = name
     self.size = length
+    self.isReadOnly = isReadOnly
     descriptor = file
-    let sharing = file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED
-    unsafe base = try RAMBlock.map(length, sharing | MAP_NORESERVE, file)
-    let flags = unsafe try RAMBlock.map(
-      length / page, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
-    // SAFETY: fresh zero pages of exactly that many bytes; an Atomic<UInt8> is one byte, zero a valid value.
-    unsafe pageFlags = flags.bindMemory(to: Atomic<UInt8>.self, capacity: length / page)
+    if !reservesSwap { sharing |= MAP_NORESERVE }
+    do throws(SystemError) {
+      unsafe base = try RAMBlock.map(
+        length, sharing, file, protection: isReadOnly ? PROT_READ : PROT_READ | PROT_WRITE,
+        alignment: Int(clamping: min(alignment, 1 << 40)))
+      let flags = unsafe try RAMBlock.map(
+        length / page, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
+      // SAFETY: fresh zero pages of exactly that many bytes; an Atomic<UInt8> is one byte, zero a valid value.
+      unsafe pageFlags = flags.bindMemory(to: Atomic<UInt8>.self, capacity: length / page)
+    } catch {
+      if file >= 0 { close(file) }
+      throw error
+    }
   }
 
   deinit {
@@ -57,23 +88,27 @@ package import Synchronization
     if descriptor >= 0 { close(descriptor) }
   }
 
-  /// Lets the kernel merge pages with equal ones (KSM), where it can (`-machine mem-merge=on`).
-  package func allowMerging() {
-    // SAFETY: our own mapping; its contents stay.
-    _ = unsafe madvise(base, size, Int32(MADV_MERGEABLE))
-  }
-
-  /// Leaves the memory out of core dumps of the process (`-machine dump-guest-core=off`).
-  package func excludeFromCoreDumps() {
-    // SAFETY: our own mapping; its contents stay.
-    _ = unsafe madvise(base, size, Int32(MADV_DONTDUMP))
-  }
-
   private static func map(
-    _ length: Int, _ flags: Int32, _ file: Int32
+    _ length: Int, _ flags: Int32, _ file: Int32, protection: Int32 = PROT_READ | PROT_WRITE,
+    alignment: Int = 0
   ) throws(SystemError) -> UnsafeMutableRawPointer {
-    // SAFETY: a fresh mapping at an address of the kernel's choice.
-    let address = unsafe mmap(nil, length, PROT_READ | PROT_WRITE, flags, file, 0)
+    let page = Int(GuestAddress.pageSize)
+    var place: UnsafeMutableRawPointer?
+    if alignment > page {
+      // Room enough for an aligned part, which the mapping then takes; the rest stays reserved and costs nothing.
+      let room = unsafe mmap(
+        nil, length &+ alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+      guard let room = unsafe room, unsafe room != MAP_FAILED else {
+        throw SystemError(call: "mmap", code: errno)
+      }
+      let start = UInt(bitPattern: unsafe room)
+      let aligned = (start &+ UInt(alignment) &- 1) / UInt(alignment) * UInt(alignment)
+      // SAFETY: within the room just made.
+      unsafe place = room + Int(aligned &- start)
+    }
+    let fixed = unsafe place == nil ? 0 : MAP_FIXED
+    // SAFETY: a fresh mapping at an address of the kernel's choice, or over the room above that nothing uses.
+    let address = unsafe mmap(place, length, protection, flags | fixed, file, 0)
     guard let address = unsafe address, unsafe address != MAP_FAILED else {
       throw SystemError(call: "mmap", code: errno)
     }

@@ -15,7 +15,7 @@ final class Node {
   private let configuration: LaunchConfiguration
   private let daemon: Daemon?
   private let chardevs = ChardevRegistry()
-  private let monitorContext = MonitorContext()
+  private let monitorContext: MonitorContext
   private var qmpMonitors: [QMPMonitor] = []
   private var humanMonitors: [HMPServer] = []
   private var machine: Machine?
@@ -27,6 +27,8 @@ final class Node {
   init(_ configuration: LaunchConfiguration, daemon: Daemon?) {
     self.configuration = configuration
     self.daemon = daemon
+    monitorContext = MonitorContext(
+      objects: ObjectRegistry(make: ObjectFactory(configuration.machine).make))
   }
 
   /// Makes everything; ends the process with status 1 and one clear line when something cannot be made.
@@ -35,11 +37,21 @@ final class Node {
     do {
       try Signals.watch { [weak self] request in self?.terminate(request) }
       try writePidFile()
+      try makeObjects(early: true)
       try makeChardevs()
       try makeMonitors()
       chardevs.whenConnected { [weak self] in self?.prepareMachine() }
     } catch {
       fail(error)
+    }
+  }
+
+  /// `-object`: those that character devices may use before these, memory after them.
+  private func makeObjects(early: Bool) throws(OptionError) {
+    for object in configuration.objects where object.isEarly == early {
+      do throws(QAPIError) { try monitorContext.objects.add(object.options) } catch {
+        throw object.origin.failure(error.description)
+      }
     }
   }
 
@@ -88,6 +100,7 @@ final class Node {
   private func prepareMachine() {
     do {
       let choice = try AcceleratorChoice(configuration)
+      try makeObjects(early: false)
       guard configuration.waitsForPreconfig else { return startMachine(choice) }
       monitorContext.prepare(
         MachinePreparation(
@@ -106,7 +119,8 @@ final class Node {
       let machine = try Machine(
         configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
         apicIDs: (0..<configuration.smp.cpus).map { APICID(topology.apicID(ofVCPU: $0)) },
-        chardevs: chardevs, onEvent: { [monitorContext] in monitorContext.events.emit($0) },
+        chardevs: chardevs, objects: monitorContext.objects,
+        onEvent: { [monitorContext] in monitorContext.events.emit($0) },
         onExit: { [weak self] status in self?.exit(status) })
       self.machine = machine
       monitorContext.start(machine, cpuCapabilities: choice.capabilities)

@@ -42,15 +42,14 @@ final class PCBoard: Board {
     for warning in settings.warnings { Log.warning(warning) }
     boot = try BootPlan.make(configuration, map: map, apicIDs: parts.apicIDs, settings: settings)
     do {
-      ram = try RAMBlock(name: "pc.ram", size: Int(clamping: map.ramSize))
       firmware = try boot.firmware.map { (image) throws(SystemError) in
         try RAMBlock(name: "pc.bios", size: image.count)
       }
     } catch {
-      throw MachineError("cannot set up guest memory '\(map.ramSize >> 20) MiB': \(error.reason)")
+      throw MachineError("cannot set up guest memory 'pc.bios': \(error.reason)")
     }
-    if configuration.machine.mergeMemory { ram.allowMerging() }
-    if !configuration.machine.dumpGuestCore { ram.excludeFromCoreDumps() }
+    guard let ram = parts.ram else { throw MachineError("a PC needs memory") }
+    self.ram = ram
     pm = PIIX4PM(
       bus: pci, hasSMBus: configuration.machine.smbus, s4Type: settings.s4Value)
     rtc = RTC(

@@ -26,6 +26,24 @@ void goliath_futex_wake(const void *word, int count);
 /// An anonymous memory file, sealable. A descriptor or -errno.
 int goliath_memfd(const char *name);
 
+/// The same with huge pages of that many bytes, a power of two (0: ordinary pages, 1: huge pages of the host's default).
+int goliath_memfd_of(const char *name, uint64_t huge_page);
+
+/// Fixes the size of a memory file for good. 0 or -errno.
+int goliath_seal_size(int descriptor);
+
+/// Sets the NUMA policy of a mapping: 0 default, 1 preferred, 2 bind, 3 interleave; `nodes` are 128 bits and one word more. 0 or -errno.
+int goliath_bind_memory(void *start, uint64_t size, int policy, const uint64_t *nodes);
+
+/// Bytes of a page of a file: more than 4096 on hugetlbfs.
+uint64_t goliath_file_page_size(int descriptor);
+
+/// Makes a file from a template that ends in XXXXXX and removes its name. A descriptor or -errno.
+int goliath_nameless_file(char *path);
+
+/// Makes all pages of a mapping, whose contents stay. 0 or -errno.
+int goliath_populate(void *start, uint64_t size, uint64_t page, int writable);
+
 /// Names the calling thread (at most 15 bytes). 0 or -errno.
 int goliath_set_thread_name(const char *name);
 

@@ -1,0 +1,28 @@
+package import DeviceModel
+package import Host
+package import Options
+package import QAPI
+
+/// Makes the objects that users ask for. A type of the schema without a class here does not compile.
+@MainLoop
+package struct ObjectFactory {
+  private let memory: MemoryBackend.Defaults
+
+  /// What a machine configuration says about objects.
+  package init(_ machine: MachineConfiguration) {
+    memory = MemoryBackend.Defaults(merge: machine.mergeMemory, dump: machine.dumpGuestCore)
+  }
+
+  /// Makes an object that is not complete yet. Throws what the user is to read.
+  package func make(
+    _ options: ObjectOptions, _ registry: ObjectRegistry
+  ) throws(QAPIError) -> any UserObject {
+    switch options.branch {
+    case .memoryBackendRam(let ram): try MemoryBackend(id: options.id, ram, memory)
+    case .memoryBackendFile(let file): try MemoryBackend(id: options.id, file, memory)
+    case .memoryBackendMemfd(let memfd): try MemoryBackend(id: options.id, memfd, memory)
+    case .rngBuiltin(let rng): try BuiltinRandom(rng)
+    case .rngRandom(let rng): try HostRandom(rng)
+    }
+  }
+}
