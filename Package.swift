@@ -45,7 +45,8 @@ func tests(
 let package = Package(
   name: "goliath",
   products: [
-    .executable(name: "goliath", targets: ["goliath"])
+    .executable(name: "goliath", targets: ["goliath"]),
+    .executable(name: "goliath-shell", targets: ["goliath-shell"]),
   ],
   targets: [
     // Programs.
@@ -56,6 +57,9 @@ let package = Package(
         "CPU",
         "DeviceModel", "Shm", "QAPI", "JSON", "Host",
       ], swiftSettings: strict),
+    .executableTarget(
+      name: "goliath-shell", dependencies: ["QAPI", "JSON", "Host"], exclude: ["README.md"],
+      swiftSettings: strict),
     .executableTarget(name: "SchemaCompiler", dependencies: ["JSON"], swiftSettings: strict),
     .plugin(
       name: "GenerateQAPI", capability: .buildTool(), dependencies: ["SchemaCompiler"]),
@@ -87,7 +91,7 @@ let package = Package(
     module("QAPI", ["JSON"], plugins: ["GenerateQAPI"]),
     module("JSON", ["CJansson"]),
     // Linked statically: few runs need it, all would pay for loading it.
-    module("Host", ["CLinux", "CSeccomp"], linking: [.linkedLibrary(":libseccomp.a")]),
+    module("Host", ["CLinux", "CEdit", "CSeccomp"], linking: [.linkedLibrary(":libseccomp.a")]),
 
     // C: headers and a few lines each.
     .systemLibrary(
@@ -96,6 +100,7 @@ let package = Package(
     .systemLibrary(
       name: "CSeccomp", path: "Sources/Shims/CSeccomp", providers: [.apt(["libseccomp-dev"])]),
     shim("CLinux"),
+    shim("CEdit"),  // libedit: only its header is needed here (libedit-dev)
     shim("CKVM"),
     shim("CX86"),
 
@@ -166,6 +171,7 @@ let package = Package(
         "Monitor", "Machine", "Options", "Chardev", "CPU", "DeviceModel", "Shm", "QAPI", "JSON",
         "Host",
       ]),
+    tests("ShellTests", ["goliath-shell", "QAPI", "JSON", "Host"]),
     tests("ProjectTests", []),
     tests("EndToEnd", ["goliath", "JSON", "Host"], exclude: ["lifecycle.py", "boots"]),
   ]

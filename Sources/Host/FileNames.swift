@@ -24,4 +24,14 @@ package enum FileNames {
     }
     return result
   }
+
+  /// Makes a folder and those above it that are missing, for this user alone. False when that fails.
+  package static func makeFolder(_ path: String) -> Bool {
+    var status = stat()
+    // SAFETY: the strings live through the calls.
+    if unsafe stat(path, &status) == 0 { return status.st_mode & S_IFMT == S_IFDIR }
+    let above = path.split(separator: "/").dropLast().joined(separator: "/")
+    if !above.isEmpty, !makeFolder((path.hasPrefix("/") ? "/" : "") + above) { return false }
+    return unsafe mkdir(path, 0o700) == 0 || errno == EEXIST
+  }
 }

@@ -258,6 +258,20 @@ package enum Socket {
     }
   }
 
+  /// Sends bytes with a descriptor (SCM_RIGHTS) that stays the caller's. Answers how many went. Throws `SystemError`.
+  package static func send(
+    _ descriptor: Int32, _ bytes: [UInt8], passing file: Int32
+  ) throws(SystemError) -> Int {
+    while true {
+      // SAFETY: the array lives through the call, with its size.
+      let count = unsafe goliath_send_descriptor(descriptor, bytes, UInt64(bytes.count), file)
+      if count >= 0 { return Int(count) }
+      let code = Int32(truncatingIfNeeded: -count)
+      if code == EAGAIN { return 0 }
+      if code != EINTR { throw SystemError(call: "sendmsg", code: code) }
+    }
+  }
+
   /// Ends the connection in both directions; the other side sees the end.
   package static func shutDown(_ descriptor: Int32) {
     _ = Glibc.shutdown(descriptor, Int32(SHUT_RDWR))

@@ -16,6 +16,12 @@ package enum Terminal {
   /// Whether the descriptor is a terminal.
   package static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
 
+  /// How many columns the terminal shows; nil when the descriptor is none.
+  package static func columns(_ descriptor: Int32) -> Int? {
+    let columns = goliath_terminal_columns(descriptor)
+    return columns > 0 ? Int(columns) : nil
+  }
+
   /// A new pseudo-terminal in raw mode and the path of its other side. Throws `SystemError`.
   package static func openPseudoTerminal() throws(SystemError) -> (
     master: Int32, path: String

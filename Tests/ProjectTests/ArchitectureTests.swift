@@ -5,9 +5,10 @@ import Testing
 @Suite struct ArchitectureTests {
   /// The modules from the bottom up: each may import only those before it.
   static let order = [
-    "CJansson", "CLinux", "CKVM", "CX86", "Host", "JSON", "QAPI", "Shm", "DeviceModel", "CPU",
+    "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "Host", "JSON", "QAPI", "Shm", "DeviceModel",
+    "CPU",
     "DistIRQ", "Chardev", "Options", "Translator", "KVM", "Devices", "Machine", "Monitor",
-    "SchemaCompiler", "goliath",
+    "SchemaCompiler", "goliath-shell", "goliath",
   ]
 
   /// Pairs that the order would allow and the architecture does not.
@@ -15,6 +16,9 @@ import Testing
     ("KVM", "Translator"), ("DistIRQ", "Host"), ("Chardev", "DeviceModel"), ("Options", "Shm"),
     ("Devices", "CPU"), ("Devices", "Options"),
   ]
+
+  /// A client of the monitors: it has nothing of the engine.
+  static let clientImports = ["QAPI", "JSON", "Host", "Glibc"]
 
   struct Import {
     let module: String
@@ -54,6 +58,12 @@ import Testing
   @Test func onlyTheProgramImportsTheMonitor() {
     for line in Self.imports where line.imported == "Monitor" {
       #expect(line.module == "goliath", "\(line.file)")
+    }
+  }
+
+  @Test func theShellIsAClientAndNoPartOfTheEngine() {
+    for line in Self.imports where line.module == "goliath-shell" {
+      #expect(Self.clientImports.contains(line.imported), "\(line.file) imports \(line.imported)")
     }
   }
 

@@ -64,6 +64,12 @@ int goliath_daemonize(int *ready);
 /// The number of bytes, 0 at the end, or -errno; `*count` becomes the number of descriptors.
 int64_t goliath_receive(int socket, void *bytes, uint64_t size, int *descriptors, int *count);
 
+/// Sends `size` bytes with a descriptor (SCM_RIGHTS). The number of bytes, or -errno.
+int64_t goliath_send_descriptor(int socket, const void *bytes, uint64_t size, int descriptor);
+
+/// The width of a terminal in columns; 0 when it is none.
+int goliath_terminal_columns(int descriptor);
+
 /// Opens a pseudo-terminal in raw mode; the other side's path goes to `path`. The master's descriptor or -errno.
 int goliath_open_pty(char *path, uint64_t size);
 
