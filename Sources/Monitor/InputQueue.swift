@@ -26,12 +26,12 @@ final class InputQueue {
 
   init() {}
 
-  /// Presses the keys in their order, waits, lets them go in the opposite order.
+  /// Presses the keys in their order and lets them go in the opposite order, with a pause after each, as QEMU does it.
   func press(_ keys: [UInt8], holdTime: Int, on machine: Machine) {
     self.machine = machine
-    append(keys.map { .key($0, isDown: true) })
-    append([.wait(milliseconds: max(0, holdTime))])
-    append(keys.reversed().map { .key($0, isDown: false) })
+    let pause = Step.wait(milliseconds: max(0, holdTime))
+    for key in keys { append([.key(key, isDown: true), pause]) }
+    for key in keys.reversed() { append([.key(key, isDown: false), pause]) }
     if !isWaiting { run() }
   }
 

@@ -13,6 +13,8 @@ package struct PS2Keyboard: Equatable, Sendable {
   /// Bit 0 scroll lock, 1 num lock, 2 caps lock.
   package private(set) var leds: UInt8 = 0
   private var lastByte: UInt8 = 0
+  /// Control, Shift and Alt keys that the user holds.
+  private var held: Set<UInt8> = []
 
   package init() {}
 
@@ -72,7 +74,10 @@ package struct PS2Keyboard: Equatable, Sendable {
 
   /// The user pressed a key or let it go, named as in `PS2ScanCodes`; false when the keyboard is off, full, or has no such key.
   package mutating func key(_ key: UInt8, isDown: Bool) -> Bool {
-    let codes = PS2ScanCodes.bytes(key, isDown: isDown, set: scanCodeSet)
+    let codes = PS2ScanCodes.bytes(key, isDown: isDown, held: held, set: scanCodeSet)
+    if PS2ScanCodes.modifiers.contains(key) {
+      if isDown { held.insert(key) } else { held.remove(key) }
+    }
     return !codes.isEmpty && press(codes)
   }
 
