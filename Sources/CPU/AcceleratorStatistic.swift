@@ -30,6 +30,13 @@ package struct AcceleratorStatistic: Equatable, Sendable {
     self.bucketSize = bucketSize
     self.values = values
   }
+
+  /// The same counter with other values.
+  package func with(_ values: [UInt64]) -> AcceleratorStatistic {
+    AcceleratorStatistic(
+      name: name, kind: kind, unit: unit, base: base, exponent: exponent, bucketSize: bucketSize,
+      values: values)
+  }
 }
 
 extension VirtualMachine {

@@ -17,6 +17,7 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
   let vm: KVMVirtualMachine
   let host: any VCPUHost
   let file: VCPUFile
+  private let statisticsSource = StatisticsSource()
 
   // MARK: What other threads touch
 
@@ -45,6 +46,11 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
   var msrIndices: [UInt32]
   /// The TSC that `readState` answered last; the same value written back changes nothing.
   var tscRead: UInt64?
+
+  /// The kernel's counters about the vCPU; nil when it has none.
+  package var counters: [AcceleratorStatistic]? {
+    statisticsSource.counters(of: file.file.rawValue)
+  }
 
   init(
     id: VCPUID, apicID: APICID, vm: KVMVirtualMachine, host: any VCPUHost, file: consuming VCPUFile,

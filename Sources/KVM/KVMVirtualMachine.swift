@@ -12,6 +12,7 @@ package typealias InstructionFallback = @Sendable (any VCPU, any VCPUHost) -> Bo
 package final class KVMVirtualMachine: VirtualMachine {
   private let system: SystemFile
   private let file: VMFile
+  private let statisticsSource = StatisticsSource()
   let emulateOne: InstructionFallback?
   let gate = MemoryGate()
 
@@ -45,6 +46,11 @@ package final class KVMVirtualMachine: VirtualMachine {
   private struct Unowned: Sendable {
     let id: ObjectIdentifier
     weak let vcpu: KVMVCPU?
+  }
+
+  /// The kernel's counters about the machine; nil when it has none.
+  package var counters: [AcceleratorStatistic]? {
+    statisticsSource.counters(of: file.file.rawValue)
   }
 
   init(

@@ -59,6 +59,7 @@ package final class MonitorContext {
   /// The machine as it is known before it is made (`-preconfig`).
   private(set) var preparation: MachinePreparation?
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
+  private var earlyWaiters: [@MainLoop () -> Void] = []
   private var waiters: [@MainLoop () -> Void] = []
 
   /// The objects that users make.
@@ -88,6 +89,9 @@ package final class MonitorContext {
   /// Lets commands run that do not need the machine, until `start` (`-preconfig`).
   package func prepare(_ preparation: MachinePreparation) {
     self.preparation = preparation
+    let ready = earlyWaiters
+    earlyWaiters = []
+    for waiter in ready { waiter() }
     dispatcher.start()
   }
 
@@ -140,11 +144,17 @@ package final class MonitorContext {
   package func start(_ machine: Machine, cpuCapabilities: CPUCapabilities) {
     if let preparation { machine.actions = preparation.actions }
     preparation = nil
+    earlyWaiters = []
     started = (machine, cpuCapabilities)
     let ready = waiters
     waiters = []
     for waiter in ready { waiter() }
     dispatcher.start()
+  }
+
+  /// Runs `body` when the machine is prepared and not made: at once when it is, never when it is made without that.
+  func whenPrepared(_ body: @escaping @MainLoop () -> Void) {
+    if preparation != nil { body() } else if started == nil { earlyWaiters.append(body) }
   }
 
   /// Runs `body` when there is a machine: at once when there is one already.

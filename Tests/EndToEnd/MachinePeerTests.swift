@@ -35,7 +35,8 @@ import Testing
       return ["return": .array(list.filter { $0["capability"] == "events" })]
     },
     Exception(reason: "QOM numbers unattached devices differently") { command, answer, _ in
-      guard command == "query-hotpluggable-cpus", let list = answer["return"]?.arrayValue
+      guard ["query-hotpluggable-cpus", "query-stats"].contains(command),
+        let list = answer["return"]?.arrayValue
       else { return answer }
       return [
         "return": .array(
@@ -53,12 +54,7 @@ import Testing
     _ options: [String], _ commands: [(name: String, arguments: String)],
     eventsAsAWhole: Bool = false, _ location: SourceLocation = #_sourceLocation
   ) throws {
-    guard let qemu = Process.find("qemu-system-x86_64"),
-      try Process.output([qemu, "--version"]).text.contains("version 7.2.")
-    else {
-      print("skipped: QEMU 7.2 is not installed")
-      return
-    }
+    guard let qemu = try Self.peer() else { return }
     let theirs = try Self.answers(qemu, options, commands)
     let ours = try Self.answers(Goliath.path, options, commands)
     for ((command, their), our) in zip(zip(commands, theirs), ours) {
@@ -77,6 +73,17 @@ import Testing
       }
     }
     #expect(theirs.flatMap(\.events) == ours.flatMap(\.events), sourceLocation: location)
+  }
+
+  /// QEMU's path; nil, after saying so, when it is not here or not 7.2.
+  private static func peer() throws -> String? {
+    guard let qemu = Process.find("qemu-system-x86_64"),
+      try Process.output([qemu, "--version"]).text.contains("version 7.2.")
+    else {
+      print("skipped: QEMU 7.2 is not installed")
+      return nil
+    }
+    return qemu
   }
 
   /// The first places that differ.
@@ -164,6 +171,40 @@ import Testing
       ])
   }
 
+  /// The kernel's counters of a guest that has not run. Needs a /dev/kvm that makes machines, whether or not they run well.
+  @Test func statisticsOfKVM() throws {
+    guard let kvm = try? FileDescriptor.open("/dev/kvm", O_RDWR) else {
+      print("skipped: no /dev/kvm here")
+      return
+    }
+    kvm.close()
+    let options = ["-machine", "pc", "-S", "-nodefaults", "-smp", "2", "-accel"]
+    let commands: [(name: String, arguments: String)] = [
+      ("query-stats-schemas", "{}"), ("query-stats", #"{"target":"vm"}"#),
+      (
+        "query-stats",
+        #"{"target":"vcpu","providers":[{"provider":"kvm","names":["exits","halt_wait_hist"]}]}"#
+      ), ("query-stats", #"{"target":"vcpu","vcpus":["/no/such"]}"#),
+      ("query-stats", #"{"target":"vm","providers":[{"provider":"kvm","names":[]}]}"#),
+      ("query-stats", #"{"target":"vm","providers":[{"provider":"kvm","names":["x"]}]}"#),
+      ("query-stats", #"{"target":"vm","providers":[]}"#), ("query-kvm", "{}"),
+    ]
+    guard let qemu = try Self.peer() else { return }
+    let theirs = try Self.answers(qemu, options + ["kvm"], commands)
+    let ours = try Self.answers(Goliath.path, options + ["kvm,probe=off"], commands)
+    for ((command, their), our) in zip(zip(commands, theirs), ours) {
+      var (left, right) = (their.answer, our.answer)
+      for exception in Self.exceptions {
+        left = exception.align(command.name, left, false)
+        right = exception.align(command.name, right, true)
+      }
+      if left != right {
+        Issue.record("\(command.name) \(command.arguments): \(Self.difference(left, right))")
+      }
+    }
+    #expect(ours[0].answer["return"]?.arrayValue?.count == 2)
+  }
+
   @Test func input() throws {
     let move = #"{"events":[{"type":"rel","data":{"axis":"x","value":3}}]}"#
     try compare(
@@ -225,7 +266,8 @@ import Testing
     let panic = line("o /b 0x505 1")
     let reset = line("o /b 0xcf9 6")
     var steps: [(name: String, arguments: String)] = []
-    let endsAtPanic = ![["-no-shutdown"], ["-no-reboot", "-no-shutdown"], ["-S"]]
+    let endsAtPanic =
+      ![["-no-shutdown"], ["-no-reboot", "-no-shutdown"], ["-S"]]
       .contains(options) && options.first != "-action"
     if !endsAtPanic {
       // QEMU takes up a stopped machine's reset late; the steps between give it time.

@@ -114,7 +114,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
 
   package func xQueryRamblock() throws(QAPIError) -> HumanReadableText {
     HumanReadableText(
-      humanReadableText: RAMBlockText.table(try context.machine.memory.slots.map(\.block)))
+      humanReadableText: TreeText.memoryBlocks(MachineInspector(try context.machine).memoryBlocks))
   }
 
   package func xQueryRoms() throws(QAPIError) -> HumanReadableText {

@@ -8,46 +8,46 @@ package import QAPI
 extension MonitorCommands: @MainLoop StatsCommands {
   package func queryStats(_ arguments: StatsFilter) throws(QAPIError) -> [StatsResult] {
     let machine = try context.machine
-    guard let wanted = Self.wantedNames(arguments.providers) else { return [] }
+    guard let filter = Self.filter(arguments.providers) else { return [] }
     switch arguments.branch {
-    case .vm:
-      return machine.statistics.map { Self.result($0, path: nil, wanted) }.map { [$0] } ?? []
-    case .vcpu(let filter):
-      let vcpus = machine.vcpus.filter { filter.vcpus?.contains($0.path) ?? true }
-      return vcpus.compactMap { vcpu in
-        machine.statistics(of: vcpu.id).map { Self.result($0, path: vcpu.path, wanted) }
-      }
+    case .vm: return [Self.result(machine.statistics, path: nil, filter)].compactMap { $0 }
+    case .vcpu(let which):
+      // The last one first, as QEMU lists them.
+      return machine.vcpus.reversed().filter { which.vcpus?.contains($0.path) ?? true }
+        .compactMap { Self.result(machine.statistics(of: $0.id), path: $0.path, filter) }
     }
   }
 
   package func queryStatsSchemas(provider: StatsProvider?) throws(QAPIError) -> [StatsSchema] {
     let machine = try context.machine
     var schemas: [StatsSchema] = []
-    if let list = machine.statistics {
-      schemas.append(StatsSchema(provider: .kvm, target: .vm, stats: list.map(Self.schema)))
-    }
     if let first = machine.vcpus.first, let list = machine.statistics(of: first.id) {
       schemas.append(StatsSchema(provider: .kvm, target: .vcpu, stats: list.map(Self.schema)))
+    }
+    if let list = machine.statistics {
+      schemas.append(StatsSchema(provider: .kvm, target: .vm, stats: list.map(Self.schema)))
     }
     return schemas
   }
 
   // MARK: -
 
-  /// The names that the request lists, empty for all; nil when no provider is asked for.
-  private static func wantedNames(_ requests: [StatsRequest]?) -> Set<String>? {
-    guard let requests else { return [] }
+  /// Tells the names that the request wants; nil when no provider is asked for.
+  private static func filter(_ requests: [StatsRequest]?) -> ((String) -> Bool)? {
+    guard let requests else { return { _ in true } }
     guard let request = requests.first(where: { $0.provider == .kvm }) else { return nil }
-    return request.names.map(Set.init) ?? []
+    guard let names = request.names.map(Set.init) else { return { _ in true } }
+    return { names.contains($0) }
   }
 
+  /// Nil when nothing is left.
   private static func result(
-    _ list: [AcceleratorStatistic], path: String?, _ wanted: Set<String>
-  ) -> StatsResult {
-    let stats = list.filter { wanted.isEmpty || wanted.contains($0.name) }.map { item in
-      Stats(name: item.name, value: value(item))
+    _ list: [AcceleratorStatistic]?, path: String?, _ filter: (String) -> Bool
+  ) -> StatsResult? {
+    let stats = (list ?? []).filter { filter($0.name) }.map {
+      Stats(name: $0.name, value: value($0))
     }
-    return StatsResult(provider: .kvm, qomPath: path, stats: stats)
+    return stats.isEmpty ? nil : StatsResult(provider: .kvm, qomPath: path, stats: stats)
   }
 
   private static func value(_ item: AcceleratorStatistic) -> StatsValue {

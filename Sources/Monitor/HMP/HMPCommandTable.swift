@@ -5,14 +5,16 @@ import QAPI
 enum HMPCommandTable {
   static let commands: [HMPCommand] =
     (memoryCommands + controlCommands + logCommands + inputCommands + characterDeviceCommands
-    + [infoCommand, helpCommand])
+    + preconfigCommands + [infoCommand, helpCommand])
     .sorted { $0.names[0] < $1.names[0] }
 
   static let infoCommand = HMPCommand(
     "info", "item:s?", "[subcommand]", help: "show something about the system", .looks,
     subcommands: infoCommands
   ) { session, _ in
-    for command in infoCommands { session.print(command.helpLine(prefix: "info ")) }
+    for command in infoCommands where session.offers("info " + command.names[0]) {
+      session.print(command.helpLine(prefix: "info "))
+    }
   }
 
   static let helpCommand = HMPCommand(
@@ -76,7 +78,9 @@ enum HMPCommandTable {
       words.append(word.count > 1 && word.first == "\"" ? word.filter { $0 != "\"" } : String(word))
     }
     guard let first = words.first else {
-      for command in commands { session.print(command.helpLine()) }
+      for command in commands where session.offers(command.names[0]) {
+        session.print(command.helpLine())
+      }
       return
     }
     var table = commands
@@ -96,7 +100,9 @@ enum HMPCommandTable {
     if found.subcommands.isEmpty {
       session.print(found.helpLine(prefix: prefix))
     } else {
-      for command in found.subcommands { session.print(command.helpLine(prefix: "\(first) ")) }
+      for command in found.subcommands where session.offers("\(first) \(command.names[0])") {
+        session.print(command.helpLine(prefix: "\(first) "))
+      }
     }
   }
 }

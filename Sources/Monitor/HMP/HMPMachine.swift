@@ -7,6 +7,9 @@ package import Host
 /// as it takes to copy its state.
 @MainLoop
 package protocol HMPMachine: AnyObject {
+  /// Whether the machine exists (`-preconfig` puts that off).
+  var isMade: Bool { get }
+
   /// How many virtual CPUs there are.
   var cpuCount: Int { get }
 
@@ -63,6 +66,10 @@ package protocol HMPMachine: AnyObject {
 
   /// What is logged has changed.
   func logChanged()
+}
+
+extension HMPMachine {
+  package var isMade: Bool { true }
 }
 
 /// The answer to `gpa2hva`.

@@ -21,14 +21,17 @@ package final class HMPServer {
   package init(on chardev: Chardev, context: MonitorContext) throws(ChardevError) {
     try chardev.serve { [self] client in
       let result = HMPClientSession(client, self)
-      context.whenStarted { [weak result] in
-        guard let result, let machine = try? context.machine else { return }
+      let open = { @MainLoop [weak result] (machine: any HMPMachine) in
+        guard let result else { return }
         let commands = MonitorCommands(
           context, takeDescriptor: { client.takeDescriptor() }, negotiation: nil)
         result.session = HMPSession(
-          commands: commands, machine: MachineInspector(machine),
-          defaults: context.humanMonitorDefaults)
+          commands: commands, machine: machine, defaults: context.humanMonitorDefaults)
         client.port.resumeReceiving()
+      }
+      context.whenPrepared { open(UnmadeMachine()) }
+      context.whenStarted {
+        if let machine = try? context.machine { open(MachineInspector(machine)) }
       }
       return result
     }

@@ -56,6 +56,9 @@ package final class HMPSession {
   /// Adds text to the output, `\n` for line ends.
   func print(_ text: String) { output += text }
 
+  /// Whether a command works now: most wait for the machine. `path` is its first name, `info ` and such included.
+  func offers(_ path: String) -> Bool { machine.isMade || HMPCommandTable.isEarly(path) }
+
   /// The named register of the current vCPU.
   func register(_ name: String) -> UInt64? {
     machine.cpuState(currentCPU).flatMap { RegisterText.value(name, in: $0) }
@@ -90,6 +93,7 @@ package final class HMPSession {
   private func findCommand(_ line: [UInt8], _ position: inout Int) -> HMPCommand? {
     var table = HMPCommandTable.commands
     var found: HMPCommand?
+    var path = ""
     var at = 0
     while true {
       while at < line.count, isBlank(line[at]) { at += 1 }
@@ -99,6 +103,12 @@ package final class HMPSession {
       let word = String(decoding: line[start..<at], as: UTF8.self)
       guard let command = table.first(where: { $0.names.contains(word) }) else {
         print("unknown command: '\(String(decoding: line[..<at], as: UTF8.self))'\n")
+        return nil
+      }
+      path += (found == nil ? "" : " ") + command.names[0]
+      guard offers(path) else {
+        let name = String(decoding: line[..<at], as: UTF8.self)
+        print("Command '\(name)' not available until machine initialization has completed.\n")
         return nil
       }
       found = command
