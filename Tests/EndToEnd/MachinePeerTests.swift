@@ -267,7 +267,7 @@ import Testing
     let reset = line("o /b 0xcf9 6")
     var steps: [(name: String, arguments: String)] = []
     let endsAtPanic =
-      ![["-no-shutdown"], ["-no-reboot", "-no-shutdown"], ["-S"]]
+      ![["-no-shutdown"], ["-no-reboot", "-no-shutdown"]]
       .contains(options) && options.first != "-action"
     if !endsAtPanic {
       // QEMU takes up a stopped machine's reset late; the steps between give it time.
