@@ -160,7 +160,7 @@ extension CPUModel {
     }
   }
 
-  private func resolvedPhysicalBits(
+  func resolvedPhysicalBits(
     _ capabilities: CPUCapabilities
   ) throws(CPUModelError) -> UInt32 {
     let host = capabilities.host.entry(0x8000_0008).eax & 0xFF

@@ -62,7 +62,7 @@ extension CPUModel {
   }
 
   /// Feature words that QEMU empties when what they belong to is missing.
-  private static func dropUntold(_ set: inout FeatureSet, _ capabilities: CPUCapabilities) {
+  static func dropUntold(_ set: inout FeatureSet, _ capabilities: CPUCapabilities) {
     if capabilities.kind != .kvm {
       set[.kvmEAX] = 0
       set[.kvmEDX] = 0
@@ -74,7 +74,7 @@ extension CPUModel {
   }
 
   /// Properties that this type keeps, beyond those of `static` expansion.
-  private func ownProperties(
+  func ownProperties(
     _ capabilities: CPUCapabilities
   ) -> [(name: String, value: Property)] {
     var list: [(name: String, value: Property)] = [
@@ -153,7 +153,7 @@ extension CPUModel {
   ]
 
   /// Second names of features that are properties of their own.
-  private static let otherFeatureNames = """
+  static let otherFeatureNames = """
     cmp_legacy ds_cpl ffxsr fxsr_opt i64 kvm_asyncpf kvm_asyncpf_int kvm_mmu kvm_nopiodelay \
     kvm_poll_control kvm_pv_eoi kvm_pv_unhalt kvm_steal_time lahf_lm nodeid_msr nrip_save \
     pause_filter pclmuldq perfctr_core perfctr_nb sse3 sse4-1 sse4-2 sse4_1 sse4_2 svm_lock \
@@ -162,7 +162,7 @@ extension CPUModel {
 
   /// QEMU's further properties with their defaults. Hyper-V's interface, migration from old versions and places of hot-plugged
   /// processors: none of them changes a CPU here.
-  private static let otherProperties: [(name: String, value: Property)] =
+  static let otherProperties: [(name: String, value: Property)] =
     """
     hv-apicv hv-avic hv-crash hv-emsr-bitmap hv-enforce-cpuid hv-evmcs hv-frequencies hv-ipi \
     hv-passthrough hv-reenlightenment hv-relaxed hv-reset hv-runtime hv-stimer hv-stimer-direct \

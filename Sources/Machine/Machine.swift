@@ -3,6 +3,7 @@ package import Chardev
 package import DeviceModel
 package import DistIRQ
 package import Host
+import JSON
 package import Options
 package import QAPI
 package import Shm
@@ -45,7 +46,11 @@ package final class Machine {
   package let objects: ObjectRegistry
   /// `/machine` and what is below it, as far as somebody has asked for it.
   var rootNode: ObjectNode?
-  var nodes: [(path: String, node: ObjectNode)]?
+  var nodes: (count: Int, list: [(path: String, node: ObjectNode)])?
+  /// What `qom-set` wrote to properties of `/machine` that nothing reads any more.
+  var changedProperties: [String: JSONValue] = [:]
+  /// What the accelerator can give to CPU models, for the vCPUs' properties.
+  package var cpuCapabilities: CPUCapabilities?
   private var control: RunControl
   private let onEvent: @MainLoop (QAPI.Event) -> Void
   private let onExit: @MainLoop (Int32) -> Void

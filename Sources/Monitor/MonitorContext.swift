@@ -142,6 +142,7 @@ package final class MonitorContext {
   /// Gives the machine to the monitors, and with it what its accelerator can give to CPU models.
   /// Commands that wait run now.
   package func start(_ machine: Machine, cpuCapabilities: CPUCapabilities) {
+    machine.cpuCapabilities = cpuCapabilities
     if let preparation { machine.actions = preparation.actions }
     preparation = nil
     earlyWaiters = []

@@ -6,7 +6,7 @@ import Options
 /// What the `help` forms list: taken from the modules that know.
 enum Catalog {
   static func make() -> HelpCatalog {
-    HelpCatalog(
+    var catalog = HelpCatalog(
       cpuHelp: { CPUModel.help },
       devices: {
         Machine.userDeviceTypes.map { type in
@@ -20,5 +20,11 @@ enum Catalog {
         }
       },
       dataDirectories: BootFile.firmwareDirectories)
+    catalog.objectProperties = { type in
+      TypeCatalog.standard.settableProperties(of: type).map {
+        HelpCatalog.Property(name: $0.name, type: $0.type)
+      }
+    }
+    return catalog
   }
 }

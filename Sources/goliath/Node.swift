@@ -28,7 +28,8 @@ final class Node {
     self.configuration = configuration
     self.daemon = daemon
     monitorContext = MonitorContext(
-      objects: ObjectRegistry(make: ObjectFactory(configuration.machine).make))
+      objects: ObjectRegistry(
+        make: ObjectFactory(configuration.machine, cpus: configuration.smp.cpus).make))
   }
 
   /// Makes everything; ends the process with status 1 and one clear line when something cannot be made.

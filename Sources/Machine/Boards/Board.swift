@@ -9,6 +9,8 @@ package struct PlacedDevice: Sendable {
   /// The `id=` of a user's device.
   package let id: String?
   package let device: any Device
+  /// Properties that the device itself does not know, such as `chardev`.
+  var settings: [String: PropertyValue] = [:]
 }
 
 /// How a machine type puts its devices together.

@@ -104,21 +104,21 @@ final class PCBoard: Board {
   private func makeCharacterDevices(_ chardevs: ChardevRegistry) throws(DeviceError) {
     for (index, label) in configuration.serials.enumerated() {
       let serial = try SerialPort(index: UInt32(index))
-      try add(serial)
+      try add(serial, chardev: label)
       try connect(label, chardevs) { (chardev) throws(ChardevError) in
         try SerialFrontend(serial, chardev)
       }
     }
     for (index, label) in configuration.parallels.enumerated() {
       let parallel = try ParallelPort(index: UInt32(index))
-      try add(parallel)
+      try add(parallel, chardev: label)
       try connect(label, chardevs) { (chardev) throws(ChardevError) in
         try OutputFrontend(chardev, attach: parallel.attach, drained: parallel.backendWritable)
       }
     }
     if let label = configuration.debugConsole {
       let console = DebugConsole()
-      try add(console)
+      try add(console, chardev: label)
       try connect(label, chardevs) { (chardev) throws(ChardevError) in
         try OutputFrontend(chardev, attach: console.attach, drained: console.backendWritable)
       }
@@ -199,20 +199,25 @@ final class PCBoard: Board {
         let place =
           wanted.id.map { "/machine/peripheral/\($0)" }
           ?? "/machine/peripheral-anon/device[\(devices.count { $0.path.contains("-anon") })]"
-        devices.append(PlacedDevice(path: place, id: wanted.id, device: device))
+        var placed = PlacedDevice(path: place, id: wanted.id, device: device)
+        placed.settings["chardev"] = label.map { .string($0) }
+        devices.append(placed)
       } catch {
         throw MachineError(error.message, origin: wanted.origin)
       }
     }
   }
 
-  private func add(_ device: any Device, at path: String? = nil) throws(DeviceError) {
+  private func add(
+    _ device: any Device, at path: String? = nil, chardev: String? = nil
+  ) throws(DeviceError) {
     try device.realize(in: parts.context)
     // The first numbers belong to the vCPUs, as in QEMU's tree.
     let number = parts.apicIDs.count + devices.count { $0.path.hasPrefix("/machine/unattached") }
-    devices.append(
-      PlacedDevice(
-        path: path ?? "/machine/unattached/device[\(number)]", id: nil, device: device))
+    var placed = PlacedDevice(
+      path: path ?? "/machine/unattached/device[\(number)]", id: nil, device: device)
+    placed.settings["chardev"] = chardev.map { .string($0) }
+    devices.append(placed)
   }
 
   var configuration: LaunchConfiguration { parts.configuration }

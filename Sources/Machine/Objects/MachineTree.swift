@@ -28,6 +28,7 @@ extension Machine {
         list.append((name, container("/machine/\(name)")))
       }
     }
+    if path == "/machine/unattached" { list.append(("sysbus", busNode("System"))) }
     for (place, node) in placed where place.dropLast(place.lastName.utf8.count + 1) == path {
       list.append((place.lastName, node))
     }
@@ -40,11 +41,15 @@ extension Machine {
 
   /// All devices and vCPUs with their paths, in order of the paths' making.
   private var placedNodes: [(path: String, node: ObjectNode)] {
-    if let nodes, nodes.count == devices.count + group.threads.count { return nodes }
+    let count = devices.count + group.threads.count
+    if let nodes, nodes.count == count { return nodes.list }
     var list: [(path: String, node: ObjectNode)] = []
     for vcpu in vcpus { list.append((vcpu.path, cpuNode(vcpu))) }
-    for placed in devices { list.append((placed.path, deviceNode(placed))) }
-    nodes = list
+    for placed in devices
+    where TypeCatalog.standard.isConcrete(type(of: placed.device).type.name) {
+      list.append((placed.path, deviceNode(placed)))
+    }
+    nodes = (count, list)
     return list
   }
 }
@@ -65,7 +70,15 @@ extension ChardevRegistry {
         let kind =
           ["unix", "tcp", "telnet", "websocket", "wss", "tn3270", "disconnected", "vsock", "fd"]
             .contains(word) ? "socket" : word
-        return (device.label, ObjectNode("chardev-\(kind)"))
+        return (
+          device.label,
+          ObjectNode(
+            "chardev-\(kind)",
+            properties: {
+              guard kind == "socket" else { return [] }
+              return [.constant("connected", "bool", .bool(word != "disconnected"))]
+            })
+        )
       }
     }
   }

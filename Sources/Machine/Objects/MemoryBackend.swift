@@ -19,10 +19,13 @@ package final class MemoryBackend: UserObject {
   package struct Defaults: Sendable {
     package var merge = true
     package var dump = true
+    /// As many as the machine has vCPUs.
+    package var preallocThreads: UInt32 = 1
 
-    package init(merge: Bool = true, dump: Bool = true) {
+    package init(merge: Bool = true, dump: Bool = true, preallocThreads: Int = 1) {
       self.merge = merge
       self.dump = dump
+      self.preallocThreads = UInt32(clamping: preallocThreads)
     }
   }
 
@@ -101,7 +104,7 @@ package final class MemoryBackend: UserObject {
     merge = options.merge ?? defaults.merge
     dump = options.dump ?? defaults.dump
     prealloc = options.prealloc ?? false
-    preallocThreads = options.preallocThreads ?? 1
+    preallocThreads = options.preallocThreads ?? defaults.preallocThreads
     self.share = options.share ?? share
     reserve = options.reserve ?? true
     policy = options.policy ?? .default
@@ -141,7 +144,8 @@ package final class MemoryBackend: UserObject {
       do throws(QAPIError) {
         let options = MemoryBackendProperties(size: configuration.memory.size)
         let defaults = Defaults(
-          merge: configuration.machine.mergeMemory, dump: configuration.machine.dumpGuestCore)
+          merge: configuration.machine.mergeMemory, dump: configuration.machine.dumpGuestCore,
+          preallocThreads: configuration.smp.cpus)
         try objects.add(try MemoryBackend(id: id, options, defaults), id: id)
       } catch {
         throw MachineError(error.description)

@@ -9,8 +9,9 @@ package struct ObjectFactory {
   private let memory: MemoryBackend.Defaults
 
   /// What a machine configuration says about objects.
-  package init(_ machine: MachineConfiguration) {
-    memory = MemoryBackend.Defaults(merge: machine.mergeMemory, dump: machine.dumpGuestCore)
+  package init(_ machine: MachineConfiguration, cpus: Int = 1) {
+    memory = MemoryBackend.Defaults(
+      merge: machine.mergeMemory, dump: machine.dumpGuestCore, preallocThreads: cpus)
   }
 
   /// Makes an object that is not complete yet. Throws what the user is to read.

@@ -7,6 +7,6 @@ package import QAPI
 
 extension MonitorCommands: @MainLoop QdevCommands {
   package func deviceListProperties(typename: String) throws(QAPIError) -> [ObjectPropertyInfo] {
-    throw QAPIError(.deviceNotFound, "Device '\(typename)' not found")
+    try TypeCatalog.standard.devicePropertyList(of: typename)
   }
 }

@@ -31,10 +31,12 @@ extension MonitorCommands: @MainLoop QomCommands {
 
   package func qomListTypes(
     implements: String?, abstract: Bool?
-  ) throws(QAPIError) -> [ObjectTypeInfo] { [] }
+  ) throws(QAPIError) -> [ObjectTypeInfo] {
+    TypeCatalog.standard.list(implementing: implements, abstract: abstract ?? false)
+  }
 
   package func qomListProperties(typename: String) throws(QAPIError) -> [ObjectPropertyInfo] {
-    throw QAPIError(.deviceNotFound, "Class '\(typename)' not found")
+    try TypeCatalog.standard.propertyList(of: typename)
   }
 
   package func objectAdd(_ arguments: ObjectOptions) throws(QAPIError) {
