@@ -147,7 +147,7 @@ let package = Package(
     tests("QAPITests", ["QAPI", "JSON"]),
     tests("OptionsTests", ["Options", "QAPI", "JSON"]),
     tests("ShmTests", ["Shm", "Host"]),
-    tests("DeviceModelTests", ["DeviceModel", "Shm", "Host"]),
+    tests("DeviceModelTests", ["DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
     tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
     tests("DevicesTests", ["Devices", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),
     tests("ChardevTests", ["Chardev", "QAPI", "Host"]),
@@ -163,7 +163,7 @@ let package = Package(
       "MachineTests",
       [
         "Machine", "Options", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI",
-        "Host",
+        "JSON", "Host",
       ]),
     tests(
       "MonitorTests",

@@ -28,8 +28,8 @@ package struct TypeCatalog: Sendable {
     let own: [Property]
   }
 
-  private let entries: [String: Entry]
-  private let order: [String]
+  private var entries: [String: Entry]
+  private var order: [String]
 
   /// All types.
   package static let standard = TypeCatalog()
@@ -49,13 +49,8 @@ package struct TypeCatalog: Sendable {
           name: name, parent: name == "interface" ? nil : "interface", isAbstract: true,
           interface: nil, own: []))
     }
-    let objects = Set(ObjectType.allCases.map { Self.typeName($0) })
     for line in TypeTable.records.split(separator: "\n") {
       guard let entry = Self.parse(line) else { continue }
-      // Of the objects that users make, those that are in the schema.
-      let isForUsers = entry.interface == "user-creatable" && !entry.isAbstract
-      let inherits = entry.parent.flatMap { entries[$0]?.interface } == "user-creatable"
-      if (isForUsers || inherits && !entry.isAbstract) && !objects.contains(entry.name) { continue }
       add(entry)
     }
     let model = entries.removeValue(forKey: "+cpu-model")?.own ?? []
@@ -70,6 +65,13 @@ package struct TypeCatalog: Sendable {
     }
     self.entries = entries
     self.order = order
+    // Of the objects that users make, those that are in the schema.
+    let objects = Set(ObjectType.allCases.map { Self.typeName($0) })
+    let absent = order.filter {
+      isConcrete($0) && type($0, implements: "user-creatable") && !objects.contains($0)
+    }
+    for name in absent { self.entries[name] = nil }
+    self.order.removeAll { absent.contains($0) }
   }
 
   /// The type of an object that users make: in one case the schema spells it differently.
