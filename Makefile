@@ -3,7 +3,9 @@
 SHELL := /bin/bash
 BUILD := swift build -c release
 
-.PHONY: run test build setup format benchmark reference clean
+PREFIX ?= /usr/local
+
+.PHONY: run test build install setup format benchmark reference clean
 
 run: setup build            ## install what is missing, build, boot Debian's kernel to a shell
 	@scripts/run
@@ -11,8 +13,15 @@ run: setup build            ## install what is missing, build, boot Debian's ker
 test:                       ## install what is missing, build once (optimised), run every test
 	@scripts/test
 
-build:                      ## the release build
+build:                      ## the release build: goliath, goliath-shell
 	@$(BUILD) --product goliath
+	@$(BUILD) --product goliath-shell
+
+install: build              ## goliath, goliath-shell and its completion, below PREFIX (/usr/local) and DESTDIR
+	@install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
+	@install -s "$$($(BUILD) --show-bin-path)"/{goliath,goliath-shell} "$(DESTDIR)$(PREFIX)/bin"
+	@"$(DESTDIR)$(PREFIX)/bin/goliath-shell" --completion bash \
+	  > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/goliath-shell"
 
 setup:                      ## Debian packages that are missing
 	@scripts/setup

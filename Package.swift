@@ -173,6 +173,7 @@ let package = Package(
       ]),
     tests("ShellTests", ["goliath-shell", "QAPI", "JSON", "Host"]),
     tests("ProjectTests", []),
-    tests("EndToEnd", ["goliath", "JSON", "Host"], exclude: ["lifecycle.py", "boots"]),
+    tests(
+      "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"], exclude: ["lifecycle.py", "boots"]),
   ]
 )

@@ -77,6 +77,12 @@ import goliath_shell
     #expect(two.reply([:], raw: Array("{ }".utf8), node: "n") == [#"{"node": "n"}"#])
   }
 
+  @Test func prettyJSONHasAMemberInALine() {
+    let text = MessageText(style: Self.plain, format: .prettyJSON, namesNodes: false)
+    let lines = text.reply([:], raw: Array(#"{"return": {"a": 1}}"#.utf8), node: "n")
+    #expect(lines == ["{\n    \"return\": {\n        \"a\": 1\n    }\n}"])
+  }
+
   @Test func answersOfSeveralNodesSayWhose() {
     let text = MessageText(style: Self.plain, format: .people, namesNodes: true)
     #expect(text.reply(["a": 1], raw: [], node: "n") == ["n: a  1"])

@@ -5,7 +5,13 @@ package struct MessageText {
   /// How answers are shown.
   package enum Format: Equatable, Sendable {
     case people
+    /// The server's own text, one message in a line.
     case json
+    /// JSON over several lines.
+    case prettyJSON
+
+    /// Whether programs may read it.
+    var isJSON: Bool { self != .people }
   }
 
   package let style: Style
@@ -25,7 +31,7 @@ package struct MessageText {
   package func reply(
     _ value: JSONValue, raw: [UInt8], node: String, says done: String? = nil
   ) -> [String] {
-    if format == .json { return [json(raw, node)] }
+    if format.isJSON { return [json(raw, node)] }
     var lines = ValueText(style: style, width: width - (namesNodes ? 2 : 0)).lines(value)
     if lines.isEmpty, let done { lines = [style.paint(done, .faint)] }
     return block(lines, node)
@@ -35,7 +41,7 @@ package struct MessageText {
   package func failure(class errorClass: String, _ text: String, raw: [UInt8]?, node: String)
     -> [String]
   {
-    if format == .json, let raw { return [json(raw, node)] }
+    if format.isJSON, let raw { return [json(raw, node)] }
     let kind = errorClass == "GenericError" || errorClass.isEmpty ? "" : "\(errorClass): "
     let line = style.paint("error:", .error) + " " + Style.harmless(kind + text)
     return [prefix(node) + line]
@@ -43,14 +49,14 @@ package struct MessageText {
 
   /// The values that `--select` found.
   package func selection(_ values: [JSONValue], node: String) -> [String] {
-    values.map { prefix(node) + (format == .json ? $0.text : Style.harmless($0.plainText)) }
+    values.map { prefix(node) + (format.isJSON ? $0.text : Style.harmless($0.plainText)) }
   }
 
   /// An event in one line: time of day, name, data. `offset` is that of local time from UTC in seconds.
   package func event(
     _ event: JSONValue, raw: [UInt8], node: String, offset: Int64 = 0
   ) -> [String] {
-    if format == .json { return [json(raw, node)] }
+    if format.isJSON { return [json(raw, node)] }
     let name = event["event"]?.stringValue ?? "?"
     var line = style.paint(MessageText.time(event["timestamp"], offset), .faint)
     line += " " + style.paint(Style.harmless(name), .event)
@@ -64,7 +70,7 @@ package struct MessageText {
 
   /// A text of the human monitor.
   package func human(_ text: String, node: String) -> [String] {
-    if format == .json {
+    if format.isJSON {
       let value: JSONValue =
         namesNodes ? ["node": .string(node), "return": .string(text)] : ["return": .string(text)]
       var printer = InsertionOrderPrinter()
@@ -91,10 +97,13 @@ package struct MessageText {
 
   /// The message as the server wrote it; with several nodes, a member `node` comes first.
   private func json(_ raw: [UInt8], _ node: String) -> String {
-    let text = String(decoding: raw, as: UTF8.self)
+    var text = String(decoding: raw, as: UTF8.self)
+    if format == .prettyJSON, let value = try? JSONValue(parsing: raw) {
+      text = String(decoding: value.printed(pretty: true), as: UTF8.self)
+    }
     guard namesNodes, text.hasPrefix("{") else { return text }
     let name = JSONValue.string(node).text
-    let rest = text.dropFirst().drop { $0 == " " }
+    let rest = text.dropFirst().drop { $0.isWhitespace }
     return rest == "}" ? "{\"node\": \(name)}" : "{\"node\": \(name), \(rest)"
   }
 

@@ -57,14 +57,15 @@ final class Interactive {
   private func prompt(continues: Bool) -> String {
     let nodes = session.fleet.nodes
     let ready = nodes.filter { $0.state == .ready }.count
-    var name = nodes.count == 1 ? "goliath" : "\(nodes.count) nodes"
+    let own = session.options.mode == .qmp ? "goliath" : "hmp"
+    var name = nodes.count == 1 ? own : "\(nodes.count) nodes"
     if nodes.count == 1, ready == 0 { name = "disconnected" }
     if nodes.count > 1, ready < nodes.count { name = "\(ready) of \(nodes.count) nodes" }
     if session.parser.isInTransaction { name = "transaction" }
-    let text = continues ? "... " : "(\(name)) "
-    guard session.style.isColoured else { return text }
-    // libedit takes what stands between \u{1} for no columns.
-    return "\u{1}\u{1B}[1m\u{1}" + text + "\u{1}\u{1B}[0m\u{1}"
+    let text = continues ? "..." : "(\(name))"
+    guard session.style.isColoured else { return text + " " }
+    // libedit takes what stands between \u{1} for no columns, and drops it at the end of the prompt.
+    return "\u{1}\u{1B}[1m\u{1}" + text + "\u{1}\u{1B}[0m\u{1} "
   }
 
   private func waitForKey() -> LineEditor.Wait {

@@ -21,6 +21,7 @@ package struct ProgramOptions: Equatable, Sendable {
   package var isRaw = false
   package var steps: [Step] = []
   package var isJSON = false
+  package var isPretty = false
   package var colour = Colour.auto
   package var isQuiet = false
   package var isVerbose = false
@@ -125,6 +126,10 @@ package struct OptionEntry: Sendable {
     },
     OptionEntry("-j --json", nil, "print replies and events as the server's JSON, one in a line") {
       _, options in options.isJSON = true
+    },
+    OptionEntry("-p --pretty", nil, "as --json, over several lines") { _, options in
+      options.isJSON = true
+      options.isPretty = true
     },
     OptionEntry("-q --quiet", nil, "print no answers, only errors and what was asked for") {
       _, options in options.isQuiet = true

@@ -39,7 +39,8 @@ final class Session {
   /// How messages are printed now.
   var text: MessageText {
     MessageText(
-      style: style, format: isJSON ? .json : .people, namesNodes: fleet.nodes.count > 1,
+      style: style, format: isJSON ? options.isPretty ? .prettyJSON : .json : .people,
+      namesNodes: fleet.nodes.count > 1,
       width: Terminal.columns(1) ?? 100)
   }
 
@@ -67,11 +68,12 @@ final class Session {
       }
     }
     fleet.reconnects = options.reconnects || output.isInteractive
+    if hasStartFailure { return .startFailed }
     for node in fleet.nodes where node.state != .ready {
       if case .down(let reason, _) = node.state {
         complain(node, reason)
       } else {
-        let seconds = JSONValue.double(options.connectTimeout).text
+        let seconds = Session.text(options.connectTimeout)
         let what = options.mode == .human ? "prompt" : "greeting"
         let reason =
           "no \(what) within \(seconds) s"
@@ -81,11 +83,17 @@ final class Session {
       }
       status = .cannotConnect
     }
-    return hasStartFailure ? .startFailed : status
+    return status
   }
 
   private static func deadline(_ seconds: Double?) -> Int64? {
     seconds.map { HostClock.monotonic &+ Int64(min($0, 1e6) * 1e9) }
+  }
+
+  /// A number of seconds as people write it.
+  private static func text(_ seconds: Double) -> String {
+    let text = "\(seconds)"
+    return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
   }
 
   private func complain(_ node: Node, _ reason: String) {
@@ -270,7 +278,7 @@ final class Session {
       case .all: return showHuman(text, node)
       }
     case .timeout:
-      complain(node, "no reply within \(JSONValue.double(options.timeout ?? 0).text) s")
+      complain(node, "no reply within \(Session.text(options.timeout ?? 0)) s")
       return .timeout
     case .interrupted:
       complain(node, "interrupted; the command may still be running")
@@ -433,7 +441,7 @@ final class Session {
       case .deadline:
         let names = filter.names.joined(separator: ", ")
         for node in open {
-          complain(node, "no \(names) within \(JSONValue.double(seconds ?? 0).text) s")
+          complain(node, "no \(names) within \(Session.text(seconds ?? 0)) s")
         }
         return .timeout
       default: break
