@@ -53,7 +53,8 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Machine", "Devices", "KVM", "Translator", "Chardev", "DistIRQ",
+        "Monitor", "Options", "Security", "Machine", "Devices", "KVM", "Translator", "Chardev",
+        "DistIRQ",
         "CPU",
         "DeviceModel", "Shm", "QAPI", "JSON", "Host",
       ], swiftSettings: strict),
@@ -75,7 +76,8 @@ let package = Package(
     module(
       "Machine",
       [
-        "Options", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU", "DeviceModel",
+        "Options", "Security", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU",
+        "DeviceModel",
         "Shm",
         "QAPI",
         "JSON", "Host",
@@ -84,6 +86,7 @@ let package = Package(
     module("KVM", ["CPU", "DeviceModel", "Shm", "Host", "CKVM", "CLinux"]),
     module("Translator", ["CPU", "DeviceModel", "Shm", "Host", "CX86"], settings: hotPath),
     module("Chardev", ["QAPI", "JSON", "Host", "CLinux"]),
+    module("Security", ["DeviceModel", "QAPI", "JSON", "Host"]),
     module("DistIRQ", ["CPU", "DeviceModel"]),
     module("CPU", ["DeviceModel", "Shm", "CX86"]),
     module("DeviceModel", ["Shm", "QAPI", "JSON", "Host"]),
@@ -91,7 +94,9 @@ let package = Package(
     module("QAPI", ["JSON"], plugins: ["GenerateQAPI"]),
     module("JSON", ["CJansson"]),
     // Linked statically: few runs need it, all would pay for loading it.
-    module("Host", ["CLinux", "CEdit", "CSeccomp"], linking: [.linkedLibrary(":libseccomp.a")]),
+    module(
+      "Host", ["CLinux", "CEdit", "CSeccomp", "CGnuTLS"], linking: [.linkedLibrary(":libseccomp.a")]
+    ),
 
     // C: headers and a few lines each.
     .systemLibrary(
@@ -101,6 +106,7 @@ let package = Package(
       name: "CSeccomp", path: "Sources/Shims/CSeccomp", providers: [.apt(["libseccomp-dev"])]),
     shim("CLinux"),
     shim("CEdit"),  // libedit: only its header is needed here (libedit-dev)
+    shim("CGnuTLS"),  // loaded when first used: only its headers are needed here (libgnutls28-dev)
     shim("CKVM"),
     shim("CX86"),
 
@@ -151,6 +157,7 @@ let package = Package(
     tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
     tests("DevicesTests", ["Devices", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),
     tests("ChardevTests", ["Chardev", "QAPI", "Host"]),
+    tests("SecurityTests", ["Security", "DeviceModel", "QAPI", "JSON", "Host"]),
     tests("CPUTests", ["CPU"]),
     tests(
       "TranslatorTests",
@@ -177,3 +184,26 @@ let package = Package(
       "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"], exclude: ["lifecycle.py", "boots"]),
   ]
 )
+
+// The fuzzers (Tests/Fuzz/run): one more program, and modules that tell it which of their code has run.
+if Context.environment["GOLIATH_FUZZ"] != nil {
+  let coverage: SwiftSetting = .unsafeFlags(["-sanitize=fuzzer"])
+  for target in package.targets {
+    if ["JSON", "QAPI", "Options", "Chardev", "Monitor"].contains(target.name) {
+      target.swiftSettings?.append(coverage)
+    }
+    // It runs during the build, with a module that wants to tell somebody.
+    if target.name == "SchemaCompiler" { target.dependencies.append("FuzzCoverage") }
+  }
+  package.targets += [
+    .target(name: "FuzzCoverage", path: "Tests/FuzzCoverage"),
+    .executableTarget(
+      name: "monitor-fuzzer",
+      dependencies: ["Monitor", "Options", "Chardev", "CPU", "QAPI", "JSON", "Host"],
+      path: "Tests/Fuzz", exclude: ["README.md", "run", "seeds.py"],
+      swiftSettings: [
+        .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"), coverage,
+        .unsafeFlags(["-parse-as-library"]),
+      ], linkerSettings: [.unsafeFlags(["-sanitize=fuzzer"])]),
+  ]
+}

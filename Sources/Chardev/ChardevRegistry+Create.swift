@@ -58,23 +58,68 @@ extension ChardevRegistry {
   private func makeSocket(
     _ label: String, _ socket: ChardevSocket
   ) throws(ChardevError) -> SocketTransport {
-    if socket.tlsCreds != nil {
-      throw ChardevError(.unsupported, "TLS is not supported for character devices yet")
+    let isServer = socket.server ?? true
+    var credentials: TLSCredentials?
+    if let id = socket.tlsCreds {
+      let found = try credentialsNamed(id)
+      let endpoint: TLSCredentials.Endpoint = isServer ? .server : .client
+      guard found.endpoint == endpoint else {
+        throw ChardevError(
+          .badOption, "Expected TLS credentials for a \(endpoint.rawValue) endpoint")
+      }
+      credentials = found
     }
-    if socket.websocket ?? false {
-      throw ChardevError(.unsupported, "'websocket' is not supported for character devices yet")
-    }
+    try checkLayers(socket, isServer: isServer)
     if socket.tn3270 ?? false {
       throw ChardevError(.unsupported, "'tn3270' is not supported: it is for s390x machines")
     }
     var options = SocketOptions()
-    options.isServer = socket.server ?? true
+    options.isServer = isServer
     options.waits = socket.wait ?? false
     options.noDelay = socket.nodelay ?? false
     options.telnet = socket.telnet ?? false
     options.reconnectSeconds = Int64(socket.reconnect ?? 0)
+    options.websocket = socket.websocket ?? false
+    if let credentials { options.layers.append(tlsLayer(credentials, socket)) }
     return try SocketTransport(try address(socket.addr), options) { [weak self] reason in
       self?.onReport(label, reason)
+    }
+  }
+
+  /// Refuses layers that exclude each other or the kind of address.
+  private func checkLayers(_ socket: ChardevSocket, isServer: Bool) throws(ChardevError) {
+    let kind: String? =
+      switch socket.addr {
+      case .unix: "unix"
+      case .vsock: "vsock"
+      case .fd: isServer ? nil : "fd"
+      case .inet: nil
+      }
+    if socket.tlsCreds != nil, let kind {
+      throw ChardevError(
+        .badOption, "'tls_creds' option is incompatible with '\(kind)' address type")
+    }
+    if socket.tlsAuthz != nil, socket.tlsCreds == nil {
+      throw ChardevError(.badOption, "'tls_authz' option requires 'tls_creds' option")
+    }
+    if socket.websocket ?? false, !isServer {
+      throw ChardevError(.badOption, "Websocket client is not implemented")
+    }
+  }
+
+  private func tlsLayer(
+    _ credentials: TLSCredentials, _ socket: ChardevSocket
+  ) -> StreamLayerFactory {
+    var host: String?
+    if credentials.endpoint == .client, case .inet(let inet) = socket.addr { host = inet.host }
+    let list = socket.tlsAuthz
+    return { [weak self, host] () throws(ChardevError) in
+      guard let list else { return try TLSLayer(credentials, hostName: host) }
+      // Authorisation is asked anew for each peer: the object may have changed.
+      return try TLSLayer(credentials, hostName: host) { name throws(TLSError) in
+        guard let self else { return false }
+        return try self.isAuthorised(list, name)
+      }
     }
   }
 

@@ -24,6 +24,18 @@ package final class ChardevRegistry {
   /// Descriptors that monitors were given by name (`getfd`), for `fd=NAME`; the caller owns what it gets.
   package var descriptorNamed: (String) -> Int32? = { _ in nil }
 
+  /// The TLS credentials of an object, for `tls-creds=ID`. Throws `ChardevError` with QEMU's sentences.
+  package var credentialsNamed: (String) throws(ChardevError) -> TLSCredentials = {
+    id throws(ChardevError) in
+    throw ChardevError(.notFound, "No TLS credentials with id '\(id)'")
+  }
+
+  /// Whether an authorisation object (`tls-authz=ID`) lets a peer of this name in. Throws `TLSError` when there is none of that id.
+  package var isAuthorised: (_ id: String, _ name: String) throws(TLSError) -> Bool = {
+    id, _ throws(TLSError) in
+    throw TLSError("Cannot find QAuthZ object ID \(id)")
+  }
+
   package init() {}
 
   /// The device of that label.

@@ -90,16 +90,19 @@ struct StreamLayerStack {
 
   mutating func receive(_ bytes: [UInt8]) -> StreamLayerStep {
     var result = StreamLayerStep(data: bytes)
+    var reached = 0
     for index in layers.indices {
-      guard ending == nil, index <= openCount, !result.data.isEmpty else { break }
+      // A layer that ended may have given data before: the ones above take it all the same.
+      guard index <= openCount, !result.data.isEmpty else { break }
+      reached = index + 1
       let step = layers[index].receive(result.data)
       result.data = step.data
       result.breaks += step.breaks
       result.outgoing += encode(step.outgoing, below: index)
       advance(index, &result.outgoing)
     }
-    // What a layer gave before it ended is data; what did not get to the top is not.
-    if openCount < layers.count { result.data = [] }
+    // What did not get through the topmost layer is no data.
+    if reached < layers.count { result.data = [] }
     return result
   }
 

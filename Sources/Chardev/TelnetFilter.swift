@@ -2,7 +2,7 @@
 ///
 /// Sequences are dropped wherever they stand, also across reads; `IAC IAC` is a literal 0xFF and `IAC BREAK` a
 /// break condition. Every other command counts as three bytes (qmp-wire section 10).
-struct TelnetFilter: Equatable {
+package struct TelnetFilter: Equatable {
   /// What the server sends first: WILL ECHO, WILL SUPPRESS-GO-AHEAD, WILL BINARY, DO BINARY.
   static let opening: [UInt8] = [
     0xFF, 0xFB, 0x01, 0xFF, 0xFB, 0x03, 0xFF, 0xFB, 0x00, 0xFF, 0xFD, 0x00,
@@ -11,8 +11,10 @@ struct TelnetFilter: Equatable {
   private enum State { case data, command, option }
   private var state = State.data
 
+  package init() {}
+
   /// Takes bytes of the connection; answers the data among them and how many breaks there were.
-  mutating func receive(_ bytes: [UInt8]) -> (data: [UInt8], breaks: Int) {
+  package mutating func receive(_ bytes: [UInt8]) -> (data: [UInt8], breaks: Int) {
     if state == .data, !bytes.contains(0xFF) { return (bytes, 0) }
     var data: [UInt8] = []
     var breaks = 0
@@ -37,7 +39,7 @@ struct TelnetFilter: Equatable {
   }
 
   /// Data as it goes onto the connection: 0xFF doubled (RFC 854). QEMU does not, which corrupts binary output.
-  static func encode(_ bytes: [UInt8]) -> [UInt8] {
+  package static func encode(_ bytes: [UInt8]) -> [UInt8] {
     guard bytes.contains(0xFF) else { return bytes }
     var result: [UInt8] = []
     for byte in bytes {

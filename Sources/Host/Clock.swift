@@ -35,6 +35,17 @@ package enum HostClock {
     return "\(day)T\(hour.joined(separator: ":")).\(digits(Int(now % 1_000_000_000 / 1000), 6))Z"
   }
 
+  /// The present moment as HTTP has it (RFC 9110, 5.6.7): `Sun, 22 Nov 2026 20:24:51 GMT`.
+  package static var httpDate: String {
+    var seconds = time_t(realtime / 1_000_000_000)
+    var date = unsafe tm()
+    var text = [CChar](repeating: 0, count: 40)
+    // SAFETY: all live through the calls; the locale is C's, as nothing sets another.
+    unsafe gmtime_r(&seconds, &date)
+    let count = unsafe strftime(&text, text.count, "%a, %d %b %Y %H:%M:%S GMT", &date)
+    return String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
   private static func read(_ clock: clockid_t) -> Int64 {
     var time = timespec()
     // SAFETY: `time` outlives the call.

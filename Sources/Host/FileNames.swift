@@ -34,4 +34,21 @@ package enum FileNames {
     if !above.isEmpty, !makeFolder((path.hasPrefix("/") ? "/" : "") + above) { return false }
     return unsafe mkdir(path, 0o700) == 0 || errno == EEXIST
   }
+
+  /// Whether a name matches a shell pattern (`*`, `?`, `[…]`), where slashes and leading dots are characters like others.
+  package static func matches(_ name: String, pattern: String) -> Bool {
+    // SAFETY: both strings live through the call.
+    unsafe fnmatch(pattern, name, 0) == 0
+  }
+
+  /// What tells one content of a file from the next: its identity, size and time of change. Nil when it is not there.
+  package static func version(of path: String) -> [Int64]? {
+    var status = stat()
+    // SAFETY: the string and `status` live through the call.
+    guard unsafe stat(path, &status) == 0 else { return nil }
+    return [
+      Int64(truncatingIfNeeded: status.st_dev), Int64(truncatingIfNeeded: status.st_ino),
+      Int64(status.st_size), Int64(status.st_mtim.tv_sec), Int64(status.st_mtim.tv_nsec),
+    ]
+  }
 }

@@ -16,19 +16,16 @@ enum ChardevSocketOptions {
     if values["delay"] != nil, values["nodelay"] != nil {
       throw fail("'delay' and 'nodelay' are mutually exclusive")
     }
-    if let credentials = values.string("tls-creds") {
-      throw OptionError(
-        .unsupported, values.origin, "No TLS credentials with id '\(credentials)'",
-        hints: ["Objects, and so TLS credentials, are not supported yet."])
-    }
-    if values["tls-authz"] != nil { throw fail("'tls_authz' option requires 'tls_creds' option") }
     if isServer, values["reconnect"] != nil {
       throw fail("'reconnect' option is incompatible with socket in server listen mode")
     }
     if !isServer, values["wait"] != nil {
       throw fail("'wait' option is incompatible with socket in client connect mode")
     }
-    if !isServer, values.boolean("websocket") == true {
+    if values["tls-authz"] != nil, values["tls-creds"] == nil {
+      throw fail("'tls_authz' option requires 'tls_creds' option")
+    }
+    if !isServer, values.boolean("websocket") == true, values["tls-creds"] == nil {
       throw fail("Websocket client is not implemented")
     }
     var reconnect: Int?
@@ -42,6 +39,7 @@ enum ChardevSocketOptions {
     return .socket(
       ChardevSocket(
         logfile: common.logfile, logappend: common.logappend, addr: try address(values),
+        tlsCreds: values.string("tls-creds"), tlsAuthz: values.string("tls-authz"),
         server: isServer, wait: isServer ? values.boolean("wait") ?? true : nil,
         nodelay: values.boolean("nodelay") ?? values.boolean("delay").map { !$0 },
         telnet: values.boolean("telnet"), tn3270: values.boolean("tn3270"),

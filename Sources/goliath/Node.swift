@@ -7,6 +7,7 @@ import Machine
 import Monitor
 import Options
 import QAPI
+import Security
 
 /// One running `goliath`: character devices, monitors, machine; started in this order so that a client is greeted before the
 /// machine is made.
@@ -58,6 +59,17 @@ final class Node {
 
   private func makeChardevs() throws {
     chardevs.descriptorNamed = { [monitorContext] in monitorContext.descriptors.take($0) }
+    let objects = monitorContext.objects
+    chardevs.credentialsNamed = { id throws(ChardevError) in
+      do throws(QAPIError) { return try CredentialsObject.named(id, in: objects) } catch {
+        throw ChardevError(.notFound, error.description)
+      }
+    }
+    chardevs.isAuthorised = { id, name throws(TLSError) in
+      do throws(QAPIError) {
+        return try AuthorizationObjects.allows(name, by: id, in: objects)
+      } catch { throw TLSError(error.description) }
+    }
     chardevs.muxEscape = configuration.escapeCharacter
     chardevs.onNotice = { FileDescriptor.writeToStandardOutput($0 + "\n") }
     chardevs.onReport = { [configuration] label, text in

@@ -383,10 +383,6 @@ let refusals: [(line: String, sentence: String)] = [
     "-chardev socket,id=c,path=x,delay=off,nodelay=on: 'delay' and 'nodelay' are mutually exclusive"
   ),
   (
-    "-chardev socket,id=c,path=x,tls-creds=t",
-    "-chardev socket,id=c,path=x,tls-creds=t: No TLS credentials with id 't'"
-  ),
-  (
     "-chardev socket,id=c,path=x,tls-authz=t",
     "-chardev socket,id=c,path=x,tls-authz=t: 'tls_authz' option requires 'tls_creds' option"
   ),

@@ -17,6 +17,7 @@ final class ClientStream {
   private var wantsBytes = false
   private var hasOpened = false
   private var isStopped = false
+  private var isDrained = false
 
   /// Data passes from now on.
   var onOpened: () -> Void = {}
@@ -66,7 +67,7 @@ final class ClientStream {
     var next = start
     while next < bytes.count, unsentStart == unsent.count {
       let end = min(next + ClientStream.pieceSize, bytes.count)
-      enqueue(layers.send(start == 0 && end == bytes.count ? bytes : Array(bytes[next..<end])))
+      enqueue(layers.send(next == 0 && end == bytes.count ? bytes : Array(bytes[next..<end])))
       next = end
     }
     return next - start
@@ -79,7 +80,11 @@ final class ClientStream {
   }
 
   /// Sends the last bytes, waiting for a slow reader no longer than half a second at a time.
+  ///
+  /// Layers say goodbye: call it once.
   func drain(_ bytes: [UInt8]) {
+    guard !isStopped, !isDrained else { return }
+    isDrained = true
     var rest = Array(unsent[unsentStart...])
     setUnsent([])
     if hasOpened { rest += bytes.isEmpty ? [] : layers.send(bytes) }

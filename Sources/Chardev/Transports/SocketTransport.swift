@@ -10,11 +10,12 @@ struct SocketOptions: Sendable {
   var telnet = false
   /// Client: seconds after which a lost or refused connection is tried again; 0 is never.
   var reconnectSeconds: Int64 = 0
-  /// Websocket and TLS, for `filename`.
   var websocket = false
-  var tls = false
-  /// What makes the layers of a connection, the lowest first; telnet, the highest, is not among them.
+  /// What makes the layers of a connection below websocket and telnet, the lowest first.
   var layers: [StreamLayerFactory] = []
+
+  /// What `filename` calls a connection with layers, as QEMU does; nil without. TLS does not show.
+  var scheme: String? { telnet ? "telnet" : websocket ? "websocket" : nil }
 
   /// Throws for combinations that make no sense.
   func validate() throws(ChardevError) {
@@ -77,7 +78,7 @@ final class SocketTransport: ChardevTransport {
   var filename: String {
     let server = options.isServer ? ",server=on" : ""
     let isInet = if case .inet = address { true } else { false }
-    let scheme = options.telnet ? "telnet" : options.tls ? "tls" : isInet ? "tcp" : "unix"
+    let scheme = options.scheme ?? (isInet ? "tcp" : "unix")
     let connection = initial ?? (client ?? shownClient)?.descriptor
     guard let connection else {
       var text = address.text
@@ -93,7 +94,7 @@ final class SocketTransport: ChardevTransport {
   /// Kind and addresses of one connection.
   func name(of connection: Int32) -> String {
     let server = options.isServer ? ",server=on" : ""
-    let kind = options.telnet ? "telnet" : options.tls ? "tls" : "tcp"
+    let kind = options.scheme ?? "tcp"
     guard let own = Socket.localAddress(connection) else { return "\(kind):\(server)" }
     if own.family == AF_UNIX {
       let path = options.isServer ? own.text : Socket.peerAddress(connection)?.text ?? ""
@@ -136,6 +137,7 @@ final class SocketTransport: ChardevTransport {
 
   func shutDown() {
     if let number = exchange(&initial, with: nil) { FileDescriptor(owning: number).close() }
+    client?.drain([])
     client?.stop()
     client = nil
     listener?.stop()
@@ -191,6 +193,7 @@ final class SocketTransport: ChardevTransport {
     do throws(ChardevError) {
       var layers: [any StreamLayer] = []
       for make in options.layers { layers.append(try make()) }
+      if options.websocket { layers.append(WebSocketLayer()) }
       if options.telnet { layers.append(TelnetLayer()) }
       return ClientStream(socket, layers: layers)
     } catch {

@@ -2,6 +2,7 @@ package import DeviceModel
 package import Host
 package import Options
 package import QAPI
+import Security
 
 /// Makes the objects that users ask for. A type of the schema without a class here does not compile.
 @MainLoop
@@ -24,6 +25,14 @@ package struct ObjectFactory {
     case .memoryBackendMemfd(let memfd): try MemoryBackend(id: options.id, memfd, memory)
     case .rngBuiltin(let rng): try BuiltinRandom(rng)
     case .rngRandom(let rng): try HostRandom(rng)
+    case .secret(let secret): try SecretObject(secret)
+    case .secretKeyring(let secret): try SecretObject(secret)
+    case .tlsCredsAnon(let tls): try CredentialsObject(tls)
+    case .tlsCredsPsk(let tls): try CredentialsObject(tls)
+    case .tlsCredsX509(let tls): try CredentialsObject(tls)
+    case .authzSimple(let name): NameObject(name)
+    case .authzList(let list): ListObject(list)
+    case .authzListfile(let file): ListFileObject(file)
     }
   }
 }

@@ -75,6 +75,11 @@ int64_t goliath_receive(int socket, void *bytes, uint64_t size, int *descriptors
   return result;
 }
 
+int64_t goliath_read_key(int serial, void *bytes, uint64_t size) {
+  long result = syscall(SYS_keyctl, 11L, (long)serial, bytes, (unsigned long)size);  // KEYCTL_READ
+  return result < 0 ? -errno : result;
+}
+
 static void make_raw(struct termios *t, int signals) {
   t->c_iflag &= ~(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
   t->c_oflag |= OPOST;

@@ -70,6 +70,9 @@ int64_t goliath_send_descriptor(int socket, const void *bytes, uint64_t size, in
 /// The width of a terminal in columns; 0 when it is none.
 int goliath_terminal_columns(int descriptor);
 
+/// Copies a key's payload (KEYCTL_READ), as much as fits; how long it is, or -errno.
+int64_t goliath_read_key(int serial, void *bytes, uint64_t size);
+
 /// Opens a pseudo-terminal in raw mode; the other side's path goes to `path`. The master's descriptor or -errno.
 int goliath_open_pty(char *path, uint64_t size);
 

@@ -1,0 +1,94 @@
+package import DeviceModel
+package import Host
+import JSON
+package import QAPI
+
+/// An object that holds TLS credentials: `tls-creds-x509`, `tls-creds-psk`, `tls-creds-anon`.
+@MainLoop
+package final class CredentialsObject: UserObject {
+  private enum Kind {
+    case x509(TlsCredsX509Properties)
+    case psk(TlsCredsPskProperties)
+    case anonymous(TlsCredsAnonProperties)
+  }
+  private let kind: Kind
+  /// The credentials, once it is complete.
+  package private(set) var credentials: TLSCredentials?
+
+  /// Throws when `loaded` is given, as QEMU does.
+  package init(_ properties: TlsCredsX509Properties) throws(QAPIError) {
+    kind = .x509(properties)
+    try refuseLoaded(properties.loaded, typeName)
+  }
+
+  /// Throws when `loaded` is given, as QEMU does.
+  package init(_ properties: TlsCredsPskProperties) throws(QAPIError) {
+    kind = .psk(properties)
+    try refuseLoaded(properties.loaded, typeName)
+  }
+
+  /// Throws when `loaded` is given, as QEMU does.
+  package init(_ properties: TlsCredsAnonProperties) throws(QAPIError) {
+    kind = .anonymous(properties)
+    try refuseLoaded(properties.loaded, typeName)
+  }
+
+  package var typeName: String {
+    switch kind {
+    case .x509: "tls-creds-x509"
+    case .psk: "tls-creds-psk"
+    case .anonymous: "tls-creds-anon"
+    }
+  }
+
+  package func complete(in registry: ObjectRegistry) throws(QAPIError) {
+    credentials =
+      switch kind {
+      case .x509(let own):
+        try Credentials.make(own, secrets: SecretObject.lookup(in: registry))
+      case .psk(let own): try Credentials.make(own)
+      case .anonymous(let own): try Credentials.make(own)
+      }
+  }
+
+  /// The credentials of an id, for `tls-creds=ID`. Throws `QAPIError` with QEMU's sentences.
+  package static func named(
+    _ id: String, in registry: ObjectRegistry
+  ) throws(QAPIError) -> TLSCredentials {
+    guard let object = registry[id] else {
+      throw QAPIError("No TLS credentials with id '\(id)'")
+    }
+    guard let credentials = (object as? CredentialsObject)?.credentials else {
+      throw QAPIError("Object with id '\(id)' is not TLS credentials")
+    }
+    return credentials
+  }
+
+  package var objectProperties: [ObjectProperty] {
+    func list(
+      _ endpoint: QCryptoTLSCredsEndpoint?, _ folder: String?, _ verifies: Bool?,
+      _ priority: String?, _ more: [ObjectProperty]
+    ) -> [ObjectProperty] {
+      [
+        .constant("endpoint", "QCryptoTLSCredsEndpoint", .string((endpoint ?? .client).rawValue)),
+        .constant("dir", "string", .string(folder ?? "")),
+        .constant("verify-peer", "bool", .bool(verifies ?? true)),
+        .constant("priority", "string", .string(priority ?? "")),
+      ] + more + [.constant("loaded", "bool", .bool(true))]
+    }
+    switch kind {
+    case .x509(let own):
+      return list(
+        own.endpoint, own.dir, own.verifyPeer, own.priority,
+        [
+          .constant("sanity-check", "bool", .bool(own.sanityCheck ?? true)),
+          .constant("passwordid", "string", .string(own.passwordid ?? "")),
+        ])
+    case .psk(let own):
+      let user = ObjectProperty.constant("username", "string", .string(own.username ?? ""))
+      return list(own.endpoint, own.dir, own.verifyPeer, own.priority, [user])
+    case .anonymous(let own):
+      return list(own.endpoint, own.dir, own.verifyPeer, own.priority, [])
+    }
+  }
+}
