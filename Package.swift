@@ -53,7 +53,7 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Security", "Machine", "Devices", "KVM", "Translator", "Chardev",
+        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev",
         "DistIRQ",
         "CPU",
         "DeviceModel", "Shm", "QAPI", "JSON", "Host",
@@ -76,13 +76,16 @@ let package = Package(
     module(
       "Machine",
       [
-        "Options", "Security", "Devices", "KVM", "Translator", "Chardev", "DistIRQ", "CPU",
+        "Options", "Security", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev", "DistIRQ", "CPU",
         "DeviceModel",
         "Shm",
         "QAPI",
         "JSON", "Host",
       ]),
-    module("Devices", ["Chardev", "DistIRQ", "DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
+    module(
+      "Devices", ["PCI", "Chardev", "DistIRQ", "DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
+    module("Virtio", ["PCI", "DeviceModel", "Shm", "QAPI", "Host"]),
+    module("PCI", ["DeviceModel"]),
     module("KVM", ["CPU", "DeviceModel", "Shm", "Host", "CKVM", "CLinux"]),
     module("Translator", ["CPU", "DeviceModel", "Shm", "Host", "CX86"], settings: hotPath),
     module("Chardev", ["QAPI", "JSON", "Host", "CLinux"]),
@@ -155,7 +158,8 @@ let package = Package(
     tests("ShmTests", ["Shm", "Host"]),
     tests("DeviceModelTests", ["DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
     tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
-    tests("DevicesTests", ["Devices", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),
+    tests("VirtioTests", ["Virtio", "PCI", "DeviceModel", "Shm", "Host"]),
+    tests("DevicesTests", ["Devices", "PCI", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),
     tests("ChardevTests", ["Chardev", "QAPI", "Host"]),
     tests("SecurityTests", ["Security", "DeviceModel", "QAPI", "JSON", "Host"]),
     tests("CPUTests", ["CPU"]),

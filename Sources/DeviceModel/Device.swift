@@ -113,6 +113,8 @@ package enum MachineRequest: Sendable, Equatable {
   case panicked(crashLoaded: Bool)
   /// The guest set its clock: seconds from the host's time, and the device's QOM path.
   case rtcChanged(offsetInSeconds: Int64, path: String)
+  /// The guest's balloon driver left it `actual` bytes of RAM.
+  case balloonChanged(actual: UInt64)
   /// isa-debug-exit: the process ends with this status.
   case exit(status: Int32)
 }

@@ -176,6 +176,7 @@ package final class Machine {
     case .panicked(crashLoaded: false): perform(control.panic())
     case .rtcChanged(let offset, let path):
       onEvent(.rtcChange(offset: Int(offset), qomPath: path))
+    case .balloonChanged(let actual): onEvent(.balloonChange(actual: Int(clamping: actual)))
     case .exit(let status): perform([.pauseVCPUs, .exit(status)])
     }
   }

@@ -284,6 +284,32 @@ package struct MemorySlot: Sendable {
     return write(address, bytes)
   }
 
+  /// Gives the host back what whole pages of the range hold; they read as zero afterwards. What is not RAM is passed over.
+  package func discard(_ address: GuestAddress, count: UInt64) {
+    let page = GuestAddress.pageSize
+    let (end, overflow) = address.rawValue.addingReportingOverflow(count)
+    guard !overflow else { return }
+    var at = (address.rawValue &+ page &- 1) & ~(page &- 1)
+    while at < end, end - at >= page {
+      guard let piece = unsafe translate(GuestAddress(at)) else {
+        at &+= page
+        continue
+      }
+      var length = min(unsafe piece.length, end - at) & ~(page - 1)
+      guard length > 0 else { return }
+      // Rights are had by the page.
+      if hasPolicy.load(ordering: .relaxed) { length = page }
+      if unsafe !piece.isReadOnly {
+        let block = slots.first { $0.guest.rawValue <= at && at < $0.end }?.block
+        withRight(.write, GuestAddress(at), 1) {
+          unsafe block?.discard(piece.host, count: Int(clamping: length))
+        }
+        noteWrite(GuestAddress(at), Int(clamping: length))
+      }
+      at &+= length
+    }
+  }
+
   /// Tells the software CPU when code was overwritten. Called by whoever writes through a `Translation` of its own.
   package func noteWrite(_ address: GuestAddress, _ length: Int) {
     guard length > 0 else { return }

@@ -88,6 +88,12 @@ package import Synchronization
     if descriptor >= 0 { close(descriptor) }
   }
 
+  /// Gives the host back what pages of the block hold: they read as zero afterwards.
+  func discard(_ start: UnsafeMutableRawPointer, count: Int) {
+    // SAFETY: pages of our own mapping, which stays; shared memory is emptied for all who map it.
+    _ = unsafe madvise(start, count, descriptor < 0 ? Int32(MADV_DONTNEED) : Int32(MADV_REMOVE))
+  }
+
   private static func map(
     _ length: Int, _ flags: Int32, _ file: Int32, protection: Int32 = PROT_READ | PROT_WRITE,
     alignment: Int = 0

@@ -3,6 +3,7 @@ import Devices
 import DistIRQ
 import Foundation
 import Shm
+import PCI
 import Support
 import Synchronization
 import Testing

@@ -1,5 +1,6 @@
 import DeviceModel
 import Devices
+import PCI
 import Support
 import Synchronization
 import Testing

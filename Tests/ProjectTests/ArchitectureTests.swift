@@ -7,14 +7,14 @@ import Testing
   static let order = [
     "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "Host", "JSON", "QAPI", "Shm",
     "DeviceModel", "Security", "CPU",
-    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "Devices", "Machine", "Monitor",
+    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Virtio", "Devices", "Machine", "Monitor",
     "SchemaCompiler", "goliath-shell", "goliath",
   ]
 
   /// Pairs that the order would allow and the architecture does not.
   static let forbidden = [
     ("KVM", "Translator"), ("DistIRQ", "Host"), ("Chardev", "DeviceModel"), ("Options", "Shm"),
-    ("Devices", "CPU"), ("Devices", "Options"),
+    ("Devices", "CPU"), ("Devices", "Options"), ("Devices", "Virtio"),
   ]
 
   /// A client of the monitors: it has nothing of the engine.

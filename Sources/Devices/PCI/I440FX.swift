@@ -1,4 +1,5 @@
 package import DeviceModel
+package import PCI
 import Synchronization
 
 /// How one stretch of 0xC0000 to 0xFFFFF is decoded (Intel 82441FX data sheet, 3.2.16).

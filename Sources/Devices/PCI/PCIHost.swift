@@ -1,4 +1,5 @@
 package import DeviceModel
+package import PCI
 import Synchronization
 
 /// The host bridge's CPU side, `i440FX-pcihost`: ports 0xCF8 to 0xCFF in front of bus 0.

@@ -1,4 +1,5 @@
 package import DeviceModel
+package import PCI
 import Synchronization
 
 /// Where PCI interrupt pins go on the `pc` board: four PIRQ wires, each routed to an ISA interrupt (Intel 82371SB, 2.2.7).

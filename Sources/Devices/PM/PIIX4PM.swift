@@ -1,4 +1,5 @@
 package import DeviceModel
+package import PCI
 import Synchronization
 
 /// Power management and SMBus function of the PIIX4, `PIIX4_PM`, 8086:7113 at 01.3: ACPI's fixed hardware, the SMI command port, GPE0.

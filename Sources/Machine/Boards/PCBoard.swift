@@ -5,6 +5,7 @@ import Devices
 import DistIRQ
 import Host
 import Options
+import PCI
 import Shm
 
 /// `pc-i440fx-7.2`: i440FX and PIIX3 with the ISA devices of a PC.

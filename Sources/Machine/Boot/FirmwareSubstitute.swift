@@ -1,4 +1,5 @@
 package import Devices
+package import PCI
 
 /// What firmware does to the board's devices before it starts a kernel, for kernels that are entered directly.
 package enum FirmwareSubstitute {

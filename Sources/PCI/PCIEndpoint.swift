@@ -33,13 +33,17 @@ package final class PCIEndpoint: PCIFunction {
   private let ports: AddressSpace
   private let deviceMemory: AddressSpace
   private let mapping = Mutex(())
+  private let reading: @Sendable (_ offset: Int, _ width: Int) -> Void
   private let written: @Sendable (_ offset: Int, _ width: Int) -> Void
 
-  /// `configuration` must hold the windows' layouts. `written` is told of every configuration write, after it took effect, no lock held.
+  /// `configuration` must hold the windows' layouts. `reading` is told of every configuration read before, `written` of every write after
+  /// it took effect, with no lock held.
   package init(
     configuration: PCIConfiguration, windows: [Window], context: MachineContext,
+    reading: @escaping @Sendable (_ offset: Int, _ width: Int) -> Void = { _, _ in },
     written: @escaping @Sendable (_ offset: Int, _ width: Int) -> Void = { _, _ in }
   ) {
+    self.reading = reading
     initial = configuration
     state = Mutex(State(configuration: configuration))
     self.windows = windows
@@ -92,7 +96,8 @@ package final class PCIEndpoint: PCIFunction {
   }
 
   package func readConfiguration(_ offset: Int, width: Int) -> UInt32 {
-    state.withLock { $0.configuration.read(offset, width: width) }
+    reading(offset, width)
+    return state.withLock { $0.configuration.read(offset, width: width) }
   }
 
   package func writeConfiguration(_ offset: Int, width: Int, _ value: UInt32) {

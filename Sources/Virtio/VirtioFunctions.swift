@@ -1,0 +1,115 @@
+package import DeviceModel
+package import Host
+package import PCI
+import Synchronization
+
+/// Properties that all virtio functions on PCI have in common.
+package enum VirtioProperties {
+  package static let common = [
+    PropertyDescription("disable-legacy", "OnOffAuto", default: .string("auto"), "on/off/auto"),
+    PropertyDescription("disable-modern", "bool", default: .bool(false)),
+    PropertyDescription("event_idx", "bool", default: .bool(true), "on/off"),
+    PropertyDescription("indirect_desc", "bool", default: .bool(true), "on/off"),
+  ]
+}
+
+/// `virtio-balloon-pci`.
+package final class VirtioBalloonPCI: Device, PCIPlaced {
+  package static let type = DeviceType(
+    name: "virtio-balloon-pci", parent: "virtio-balloon-pci-base", bus: "PCI", description: "",
+    properties: PCIPlacement.properties + VirtioProperties.common + [
+      PropertyDescription("deflate-on-oom", "bool", default: .bool(false), "on/off"),
+      PropertyDescription("free-page-reporting", "bool", default: .bool(false), "on/off"),
+    ], isUserCreatable: true)
+
+  package let balloon: Balloon
+  package let placement: PCIPlacement
+  private let settings: VirtioPCI.Settings
+  private let options: Balloon.Settings
+  private let transport = Mutex<VirtioPCI?>(nil)
+
+  /// `ramSize` is what the guest has while the balloon is empty, in bytes.
+  package init(
+    _ placement: PCIPlacement, _ settings: VirtioPCI.Settings, _ options: Balloon.Settings,
+    ramSize: UInt64
+  ) {
+    self.placement = placement
+    self.settings = settings
+    self.options = options
+    balloon = Balloon(options, ramSize: ramSize)
+  }
+
+  package var properties: [(name: String, value: PropertyValue)] {
+    placement.values + settings.values + [
+      ("deflate-on-oom", .bool(options.deflateOnOutOfMemory)),
+      ("free-page-reporting", .bool(options.freePageReporting)),
+    ]
+  }
+
+  package func realize(in context: MachineContext) throws(DeviceError) {
+    let transport = VirtioPCI(balloon, settings, in: context)
+    balloon.attach(to: transport, in: context) { HostClock.realtime / 1_000_000_000 }
+    try transport.connect(at: placement, in: context)
+    self.transport.withLock { $0 = transport }
+  }
+
+  package func reset(_ kind: ResetKind) { transport.withLock { $0 }?.resetAll() }
+}
+
+/// `virtio-rng-pci`.
+package final class VirtioRandomPCI: Device, PCIPlaced {
+  package static let type = DeviceType(
+    name: "virtio-rng-pci", parent: "virtio-rng-pci-base", bus: "PCI", description: "",
+    properties: PCIPlacement.properties + VirtioProperties.common + [
+      PropertyDescription("max-bytes", "uint64", default: .unsigned(UInt64(Int64.max))),
+      PropertyDescription("period", "uint32", default: .unsigned(65536)),
+      PropertyDescription("rng", "link<rng-backend>"),
+      PropertyDescription("vectors", "uint32", default: .unsigned(0xFFFF_FFFF)),
+    ], isUserCreatable: true)
+
+  package let placement: PCIPlacement
+  private let entropy: Entropy
+  private let settings: VirtioPCI.Settings
+  private let quota: Entropy.Quota
+  private let transport = Mutex<VirtioPCI?>(nil)
+  @MainLoop private let source: any RandomSource
+
+  @MainLoop
+  package init(
+    _ placement: PCIPlacement, _ settings: VirtioPCI.Settings, _ quota: Entropy.Quota,
+    source: any RandomSource
+  ) {
+    self.placement = placement
+    self.settings = settings
+    self.quota = quota
+    self.source = source
+    entropy = Entropy(quota)
+  }
+
+  package var properties: [(name: String, value: PropertyValue)] {
+    placement.values + settings.values + [
+      ("vectors", .unsigned(UInt64(settings.vectors))),
+      ("max-bytes", .unsigned(quota.bytes)), ("period", .unsigned(UInt64(quota.period))),
+    ]
+  }
+
+  package func realize(in context: MachineContext) throws(DeviceError) {
+    let transport = VirtioPCI(entropy, settings, in: context)
+    MainLoop.assumeIsolated { entropy.attach(to: transport, source: source, in: context) }
+    try transport.connect(at: placement, in: context)
+    self.transport.withLock { $0 = transport }
+  }
+
+  package func reset(_ kind: ResetKind) { transport.withLock { $0 }?.resetAll() }
+}
+
+extension VirtioPCI.Settings {
+  /// The settings as `info qtree` shows them.
+  var values: [(name: String, value: PropertyValue)] {
+    [
+      ("disable-legacy", .string(hasLegacy ? "off" : "on")),
+      ("disable-modern", .bool(!hasModern)), ("event_idx", .bool(eventIndex)),
+      ("indirect_desc", .bool(indirectDescriptors)),
+    ]
+  }
+}
