@@ -58,7 +58,7 @@ extension MachineRequest {
     switch self {
     case .reset, .shutdown, .suspend, .exit: true
     case .panicked(let crashLoaded): !crashLoaded
-    case .rtcChanged: false
+    case .rtcChanged, .balloonChanged: false
     }
   }
 }
