@@ -69,7 +69,8 @@ let package = Package(
     module(
       "Monitor",
       [
-        "Machine", "Options", "Chardev", "DistIRQ", "DeviceModel", "CPU", "Shm", "QAPI", "JSON",
+        "Machine", "Virtio", "PCI", "Options", "Chardev", "DistIRQ", "DeviceModel", "CPU", "Shm",
+        "QAPI", "JSON",
         "Host",
       ]),
     module("Options", ["QAPI", "JSON", "Host"]),

@@ -5,6 +5,8 @@ package import Devices
 import Host
 import Options
 package import Shm
+package import PCI
+package import Virtio
 
 /// What `query-cpus-fast` and `info cpus` tell of one vCPU.
 package struct VCPUInfo: Equatable, Sendable {
@@ -105,22 +107,31 @@ extension Machine {
   package var pciFunctions: [PCIFunctionInfo]? {
     guard let bus = (board as? PCBoard)?.pci else { return nil }
     return bus.functions.map { address, function in
-      let words = (0..<PCIConfiguration.size / 4).map {
-        function.readConfiguration($0 * 4, width: 4)
-      }
+      // A read as the guest makes it may act; an endpoint is asked for a copy.
       let configuration = (function as? PCIEndpoint)?.configuration
-      let placed = devices.first { ($0.device as AnyObject) === (function as AnyObject) }
+      let bytes =
+        configuration?.bytes
+        ?? (0..<PCIConfiguration.size).map {
+          UInt8(truncatingIfNeeded: function.readConfiguration($0, width: 1))
+        }
+      let placed = devices.first {
+        ($0.device as AnyObject) === (function as AnyObject)
+          || ($0.device as? any PCIPlaced)?.placement.address == address
+      }
       return PCIFunctionInfo(
         address: address, id: placed?.id,
-        configuration: words.flatMap { word in
-          (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) }
-        },
+        configuration: bytes,
         regions: configuration.map { configuration in
           configuration.layout.map {
             PCIFunctionInfo.Region(layout: $0, address: configuration.address(of: $0.index))
           }
         } ?? [])
     }
+  }
+
+  /// The memory balloon, when there is one.
+  package var balloon: Balloon? {
+    devices.lazy.compactMap { ($0.device as? VirtioBalloonPCI)?.balloon }.first
   }
 
   /// Counters of the accelerator about the machine; nil when it has none.

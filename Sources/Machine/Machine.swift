@@ -86,7 +86,7 @@ package final class Machine {
     deviceMemory = parts.context.deviceMemory
     clock = parts.clock
     fabric = parts.fabric
-    board = isEmpty ? try EmptyBoard(configuration) : try PCBoard(parts, chardevs: chardevs)
+    board = isEmpty ? try EmptyBoard(configuration) : try PCBoard(parts, chardevs: chardevs, objects: objects)
     do {
       vm = try accelerator.makeVM(memory: memory, cpuid: cpuid)
       try makeVCPUs(parts)

@@ -14,7 +14,7 @@ package enum OnOffAuto: String, Sendable, Equatable {
 package struct MachineConfiguration: Sendable, Equatable {
   /// Full name of the machine type, aliases resolved: `pc-i440fx-7.2`, `none`.
   package var type: String
-  /// On-board USB controller. Always false until USB exists (`usb=on` is refused).
+  /// On-board USB controller.
   package var usb = false
   /// Guest RAM is part of core dumps.
   package var dumpGuestCore = true

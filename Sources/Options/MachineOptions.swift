@@ -252,9 +252,8 @@ struct MachineProperty {
       MachineProperty(
         name: "type", type: "string", summary: "name of the machine type", kind: .elsewhere),
       MachineProperty(
-        name: "usb", type: "bool", summary: "on-board USB controller: off only",
-        kind: .refused(
-          accepted: ["off", "no", "false", "n"], reason: "USB is not supported yet")),
+        name: "usb", type: "bool", summary: "on-board USB controller, with nothing plugged in",
+        kind: .boolean(\.machine.usb)),
     ]
       + [
         "confidential-guest-support", "dtb", "dumpdtb", "dt-compatible", "kvm-shadow-mem",

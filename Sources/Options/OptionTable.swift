@@ -105,7 +105,7 @@ enum OptionTable {
         try MachineOptions.set("hpet", "off", &state, origin)
       }),
     OptionDescriptor(
-      "usb", in: .machine, "short for -machine usb=on (no USB controller exists yet)",
+      "usb", in: .machine, "short for -machine usb=on",
       .flag { state, origin throws(OptionError) in
         try MachineOptions.set("usb", "on", &state, origin)
       }),

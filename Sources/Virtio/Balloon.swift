@@ -90,7 +90,9 @@ package final class Balloon: VirtioDevice {
   /// Asks the guest to leave itself `bytes` of RAM; more than there is means an empty balloon.
   package func setTarget(_ bytes: UInt64) {
     let target = min(bytes, ramSize)
-    state.withLock { $0.wantedPages = UInt32(truncatingIfNeeded: (ramSize - target) / Balloon.pageSize) }
+    state.withLock {
+      $0.wantedPages = UInt32(truncatingIfNeeded: (ramSize - target) / Balloon.pageSize)
+    }
     transport?.configurationChanged()
   }
 

@@ -17,7 +17,8 @@ final class LegacyWindow: BusDevice {
     switch access.offset {
     case 0x00: return owner.offeredFeatures(legacy: true) & 0xFFFF_FFFF
     case 0x04: return owner.state.withLock { $0.driverFeatures } & 0xFFFF_FFFF
-    case 0x08: return owner.withSelectedQueue { $0.isEnabled ? $0.descriptors.rawValue >> 12 : 0 } ?? 0
+    case 0x08:
+      return owner.withSelectedQueue { $0.isEnabled ? $0.descriptors.rawValue >> 12 : 0 } ?? 0
     case 0x0C: return UInt64(owner.withSelectedQueue { $0.size } ?? 0)
     case 0x0E: return UInt64(owner.state.withLock { $0.queueSelect })
     case 0x12: return UInt64(owner.state.withLock { $0.status })
@@ -45,7 +46,9 @@ final class LegacyWindow: BusDevice {
     case 0x08:
       let page = UInt32(truncatingIfNeeded: value)
       // Page 0 is how old drivers reset.
-      if page == 0 { owner.setStatus(0, legacy: true) } else {
+      if page == 0 {
+        owner.setStatus(0, legacy: true)
+      } else {
         _ = owner.withSelectedQueue { $0.placeLegacy(page: page) }
       }
     case 0x0E: owner.state.withLock { $0.queueSelect = word }
@@ -95,7 +98,9 @@ final class ModernWindow: BusDevice {
   }
 
   private func readCommon(_ offset: UInt64, _ width: Int) -> UInt64 {
-    func half(_ value: UInt64, _ upper: Bool) -> UInt64 { upper ? value >> 32 : value & 0xFFFF_FFFF }
+    func half(_ value: UInt64, _ upper: Bool) -> UInt64 {
+      upper ? value >> 32 : value & 0xFFFF_FFFF
+    }
     switch offset {
     case 0x00: return UInt64(owner.state.withLock { $0.deviceFeatureSelect })
     case 0x04:
@@ -122,8 +127,10 @@ final class ModernWindow: BusDevice {
         })
     case 0x1C: return owner.withSelectedQueue { $0.isEnabled ? 1 : 0 } ?? 0
     case 0x1E: return UInt64(owner.state.withLock { $0.queueSelect })
-    case 0x20, 0x24: return owner.withSelectedQueue { half($0.descriptors.rawValue, offset == 0x24) } ?? 0
-    case 0x28, 0x2C: return owner.withSelectedQueue { half($0.available.rawValue, offset == 0x2C) } ?? 0
+    case 0x20, 0x24:
+      return owner.withSelectedQueue { half($0.descriptors.rawValue, offset == 0x24) } ?? 0
+    case 0x28, 0x2C:
+      return owner.withSelectedQueue { half($0.available.rawValue, offset == 0x2C) } ?? 0
     case 0x30, 0x34: return owner.withSelectedQueue { half($0.used.rawValue, offset == 0x34) } ?? 0
     default: return 0
     }

@@ -149,7 +149,9 @@ package final class VirtioPCI: VirtioTransport {
     var writable = [UInt8](repeating: 0, count: 18)
     writable[2] = 0xFF
     for index in 6..<18 { writable[index] = 0xFF }
-    if let offset = configuration.addCapability(0x09, part(5, 0, 0, [0, 0, 0, 0]), writable: writable) {
+    if let offset = configuration.addCapability(
+      0x09, part(5, 0, 0, [0, 0, 0, 0]), writable: writable)
+    {
       accessCapability.store(offset, ordering: .relaxed)
     }
   }

@@ -145,7 +145,9 @@ package struct UHCIModel: Equatable, Sendable {
           failProcess()
           return frame
         }
-        if element & 3 == 0 { guard executeTransfer(element & ~0xF, &frame, load, store) else { return frame } }
+        if element & 3 == 0 {
+          guard executeTransfer(element & ~0xF, &frame, load, store) else { return frame }
+        }
         link = next
       } else {
         guard let next = load(address) else {

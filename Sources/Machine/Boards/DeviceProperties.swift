@@ -28,8 +28,12 @@ struct DeviceProperties {
     }
     for property in wanted.properties {
       if property.name == "bus" {
-        guard property.value == .text("isa.0") else {
+        let buses = ["isa.0": "ISA", "pci.0": "PCI", "pci": "PCI"]
+        guard let kind = buses[property.value.plain] else {
           throw DeviceError(.badValue, "Bus '\(property.value.plain)' not found")
+        }
+        guard kind == type.bus else {
+          throw DeviceError(.badValue, "Device '\(type.name)' can't go on \(kind) bus")
         }
         continue
       }
@@ -44,6 +48,18 @@ struct DeviceProperties {
   private func isKnown(_ name: String) -> Bool { type.properties.contains { $0.name == name } }
 
   func text(_ name: String) -> String? { values[name]?.plain }
+
+  /// The value as it was written.
+  func value(_ name: String) -> DeviceProperty.Value? { values[name] }
+
+  /// A switch. Throws `badValue`.
+  func flag(_ name: String, default value: Bool) throws(DeviceError) -> Bool {
+    guard let text = text(name) else { return value }
+    guard let isOn = OptionText.boolean(text) else {
+      throw DeviceError(.badValue, "Parameter '\(name)' expects 'on' or 'off'")
+    }
+    return isOn
+  }
 
   /// An unsigned number, decimal or 0x. Throws `badValue`.
   func number(_ name: String, default value: UInt64) throws(DeviceError) -> UInt64 {
@@ -155,5 +171,6 @@ extension Machine {
   /// The types that `-device` can make.
   package nonisolated static var userDeviceTypes: [DeviceType] {
     [SerialPort.type, ParallelPort.type, DebugConsole.type, DebugExit.type, PVPanic.type]
+      + PCBoard.pciTypes
   }
 }

@@ -1,8 +1,10 @@
 import DeviceModel
 import Devices
 import Host
+import JSON
 import Options
 import PCI
+import QAPI
 import Virtio
 
 // The user's functions on the board's PCI bus.
@@ -23,7 +25,8 @@ extension PCBoard {
     case UHCI.type.name:
       for (name, only) in [("bandwidth", UInt64(1280)), ("maxframes", 128)] {
         guard try properties.number(name, default: only) == only else {
-          throw DeviceError(.badValue, "'\(name)' is \(only) and cannot be changed: nothing can be plugged in")
+          throw DeviceError(
+            .badValue, "'\(name)' is \(only) and cannot be changed: nothing can be plugged in")
         }
       }
       return UHCI(placement)
@@ -88,18 +91,36 @@ extension PCBoard {
     return settings
   }
 
+  /// The source of that id, or one of the kernel's generator.
+  private func randomSource(_ id: String?) throws(DeviceError) -> any RandomSource {
+    if let id {
+      guard let source = objects[id] as? any RandomSource else {
+        throw DeviceError(.badValue, "Device '\(id)' not found")
+      }
+      return source
+    }
+    do throws(QAPIError) {
+      return try BuiltinRandom(RngProperties())
+    } catch {
+      throw DeviceError(.unavailable, error.description)
+    }
+  }
+
   /// Where the user wants a function: `addr`, or the next free device. Throws when the place is taken or is none.
   private func placement(_ properties: DeviceProperties) throws(DeviceError) -> PCIPlacement {
     let name = properties.type.name
     let isMultifunction = try properties.flag("multifunction", default: false)
     guard let address = try address(properties) else {
       guard let free = pci.freeDevice() else {
-        throw DeviceError(.busy, "PCI: no slot/function available for \(name), all in use or reserved")
+        throw DeviceError(
+          .busy, "PCI: no slot/function available for \(name), all in use or reserved")
       }
       return PCIPlacement(bus: pci, address: free, isMultifunction: isMultifunction)
     }
     if let other = pci.function(at: address) {
-      let user = devices.first { $0.device === other || ($0.device as? any PCIPlaced)?.placement.address == address }
+      let user = devices.first {
+        $0.device === other || ($0.device as? any PCIPlaced)?.placement.address == address
+      }
       let type = user.map { Swift.type(of: $0.device).type.name } ?? "unknown"
       throw DeviceError(
         .busy,
@@ -128,7 +149,8 @@ extension PCBoard {
       guard (0..<256).contains(number) else {
         throw DeviceError(
           .badValue,
-          "Property '\(properties.type.name).addr' doesn't take value \(number) (minimum: -1, maximum: 255)")
+          "Property '\(properties.type.name).addr' doesn't take value \(number) (minimum: -1, maximum: 255)"
+        )
       }
       return PCIAddress(devfn: UInt8(truncatingIfNeeded: number))
     case .text(let text), .json(.string(let text)):

@@ -23,6 +23,8 @@ final class PCBoard: Board {
   let rtc: RTC
   /// Keeps the character frontends of serial ports and consoles alive.
   private var frontends: [any ChardevFrontend] = []
+  /// What `-device` may refer to.
+  let objects: ObjectRegistry
   let boot: BootPlan
   /// What `-global` says about the devices below.
   let settings: BoardSettings
@@ -33,7 +35,10 @@ final class PCBoard: Board {
   private var shadowRegisters: [UInt8] = []
 
   /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
-  init(_ parts: MachineParts, chardevs: ChardevRegistry) throws(MachineError) {
+  init(
+    _ parts: MachineParts, chardevs: ChardevRegistry, objects: ObjectRegistry
+  ) throws(MachineError) {
+    self.objects = objects
     self.parts = parts
     let configuration = parts.configuration
     map = PCMemoryMap(
@@ -79,6 +84,9 @@ final class PCBoard: Board {
     try add(chipset)
     self.chipset = chipset
     try add(PIIX3(bus: pci))
+    if configuration.machine.usb {
+      try add(UHCI(PCIPlacement(bus: pci, address: PCIAddress(device: 1, function: 2))))
+    }
     if configuration.machine.acpi != .off { try add(pm) }
     parts.fabric.map(ports: parts.context.ports, deviceMemory: parts.context.deviceMemory)
   }
@@ -190,8 +198,11 @@ final class PCBoard: Board {
             port: try properties.port("ioport", default: 0x505),
             events: UInt8(truncatingIfNeeded: try properties.number("events", default: 3)))
         default:
-          throw DeviceError(
-            .unknownType, "'\(wanted.driver)' is not a valid device model name")
+          guard let function = try makeFunction(properties, id: wanted.id) else {
+            throw DeviceError(
+              .unknownType, "'\(wanted.driver)' is not a valid device model name")
+          }
+          device = function
         }
         if let id = wanted.id, devices.contains(where: { $0.id == id }) {
           throw DeviceError(.badValue, "Duplicate ID '\(id)' for device")

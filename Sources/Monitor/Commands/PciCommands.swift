@@ -2,6 +2,7 @@ import Devices
 import Host
 import Machine
 package import QAPI
+import PCI
 
 // schemas/pci.json
 
