@@ -4,6 +4,7 @@ import Devices
 import Host
 import JSON
 import Options
+import PCI
 import QAPI
 
 // Devices, vCPUs and buses as objects.
