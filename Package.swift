@@ -53,7 +53,8 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev",
+        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "PCI", "KVM",
+        "Translator", "Chardev",
         "DistIRQ",
         "CPU",
         "DeviceModel", "Shm", "QAPI", "JSON", "Host",
@@ -77,7 +78,8 @@ let package = Package(
     module(
       "Machine",
       [
-        "Options", "Security", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev", "DistIRQ", "CPU",
+        "Options", "Security", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev",
+        "DistIRQ", "CPU",
         "DeviceModel",
         "Shm",
         "QAPI",

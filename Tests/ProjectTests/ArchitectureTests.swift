@@ -7,7 +7,8 @@ import Testing
   static let order = [
     "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "Host", "JSON", "QAPI", "Shm",
     "DeviceModel", "Security", "CPU",
-    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Virtio", "Devices", "Machine", "Monitor",
+    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Virtio", "Devices", "Machine",
+    "Monitor",
     "SchemaCompiler", "goliath-shell", "goliath",
   ]
 
