@@ -91,10 +91,17 @@ import goliath_shell
   }
 
   @Test func helpShowsTheServersDocumentation() throws {
-    let documentation: JSONValue = [
-      "description": "Reads a ring.",
-      "arguments": ["properties": ["size": ["description": "how many bytes"]]],
+    let entry: JSONValue = [
+      "name": "ringbuf-read", "kind": "command", "description": "Reads a ring.",
+      "schema": ["arguments": ["$ref": "#/$defs/Arguments"], "returns": ["type": "string"]],
     ]
+    let arguments: JSONValue = [
+      "schema": [
+        "allOf": [["$ref": "#/$defs/Arguments"]],
+        "properties": ["size": ["description": "how many bytes"]],
+      ]
+    ]
+    let documentation = Documentation(entry) { $0 == "Arguments" ? arguments : nil }
     let page = HelpPage(try #require(Golden.schema), documentation: documentation)
     let lines = try #require(page.lines(about: "ringbuf-read"))
     #expect(lines.contains("  Reads a ring."))

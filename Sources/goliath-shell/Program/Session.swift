@@ -554,7 +554,9 @@ final class Session {
     guard let schema = askSchema(from: targets) else { return .commandFailed }
     var page = HelpPage(schema)
     if schema.commands["x-schema"] != nil {
-      page.documentation = ask("x-schema", ["name": .string(topic)], of: targets)
+      page.documentation = ask("x-schema", ["name": .string(topic)], of: targets).map { entry in
+        Documentation(entry) { ask("x-schema", ["name": .string($0)], of: targets) }
+      }
     }
     guard let lines = page.lines(about: topic) else {
       output.complain([

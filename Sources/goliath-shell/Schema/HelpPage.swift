@@ -3,10 +3,10 @@ package import JSON
 /// Inline help: lines of text about a command or an event, from the server's schema.
 package struct HelpPage {
   let schema: APISchema
-  /// The documentation of a command or event by the server (`x-schema`), when it has any.
-  package var documentation: JSONValue?
+  /// What the server says about it in words, when it does.
+  package var documentation: Documentation?
 
-  package init(_ schema: APISchema, documentation: JSONValue? = nil) {
+  package init(_ schema: APISchema, documentation: Documentation? = nil) {
     self.schema = schema
     self.documentation = documentation
   }
@@ -41,7 +41,7 @@ package struct HelpPage {
     if let data = schema.events[name] {
       var lines = ["\(name): an event"]
       lines += summary
-      lines += section("data", data)
+      lines += section("data", data, documentation?.arguments)
       return lines
     }
     return nil
@@ -50,8 +50,9 @@ package struct HelpPage {
   // MARK: -
 
   private var summary: [String] {
-    guard let text = documentation?["description"]?.stringValue else { return [] }
-    return [""] + text.split(separator: "\n", omittingEmptySubsequences: false).map { "  \($0)" }
+    guard let text = documentation?.summary, !text.isEmpty else { return [] }
+    return [""]
+      + HelpPage.wrapped(text.split(whereSeparator: \.isWhitespace).map(String.init), indent: "  ")
   }
 
   private func page(_ name: String, _ command: APISchema.Command) -> [String] {
@@ -62,12 +63,13 @@ package struct HelpPage {
     }
     var lines = [usage]
     lines += summary
-    lines += section("arguments", command.arguments)
+    lines += section("arguments", command.arguments, documentation?.arguments)
     switch schema.kind(command.answer) {
     case .object(let members, _, _)? where members.isEmpty: break
-    case .object?: lines += section("answer", command.answer)
+    case .object?: lines += section("answer", command.answer, documentation?.answer)
     case .list(let element)?:
-      lines += ["", "answer: \(schema.title(command.answer))"] + members(of: element, depth: 1)
+      lines += ["", "answer: \(schema.title(command.answer))"]
+      lines += members(of: element, depth: 1, documentation?.answer)
     case nil: break
     default: lines += ["", "answer: \(schema.title(command.answer))"]
     }
@@ -78,13 +80,17 @@ package struct HelpPage {
     return lines
   }
 
-  private func section(_ title: String, _ type: String) -> [String] {
-    let lines = members(of: type, depth: 1)
+  private func section(
+    _ title: String, _ type: String, _ words: [String: String]?
+  ) -> [String] {
+    let lines = members(of: type, depth: 1, words)
     return lines.isEmpty ? [] : ["", "\(title):"] + lines
   }
 
   /// The members of an object type, two levels deep: name, type, whether optional, and what the server says about it.
-  private func members(of type: String, depth: Int) -> [String] {
+  private func members(
+    of type: String, depth: Int, _ words: [String: String]? = nil
+  ) -> [String] {
     guard case .object(let members, let tag, let variants)? = schema.kind(type) else { return [] }
     let indent = String(repeating: "  ", count: depth)
     let width = members.map(\.name.count).max() ?? 0
@@ -94,7 +100,7 @@ package struct HelpPage {
       var line = "\(indent)\(member.name)\(padding)  \(schema.title(member.type))"
       if member.isOptional { line += ", optional" }
       if member.features.contains("deprecated") { line += ", deprecated" }
-      if depth == 1, let text = described(member.name) { line += ": \(text)" }
+      if depth == 1, let text = words?[member.name] { line += ": \(text)" }
       lines.append(line)
       if case .enumeration(let values)? = schema.kind(member.type), values.count > 6 {
         lines += HelpPage.wrapped(values, indent: indent + "  ")
@@ -113,11 +119,6 @@ package struct HelpPage {
   private func element(_ type: String) -> String {
     if case .list(let element)? = schema.kind(type) { return element }
     return type
-  }
-
-  private func described(_ member: String) -> String? {
-    let properties = documentation?["arguments"]?["properties"] ?? documentation?["properties"]
-    return properties?[member]?["description"]?.stringValue
   }
 
   /// Words in lines of at most 78 columns.
