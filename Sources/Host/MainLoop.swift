@@ -49,6 +49,14 @@ package actor MainLoop {
     shared.executor.runImmediately { Task { await body() } }
   }
 
+  /// Lets others have their turn and goes on in the next one: long work on the main loop is cut into pieces with this.
+  ///
+  /// (Isolated by name, as `HostThread.value` is.)
+  @MainLoop
+  package static func nextTurn() async {
+    await withCheckedContinuation { continuation in post { continuation.resume() } }
+  }
+
   /// Whether the caller runs on the main loop's thread.
   package nonisolated static var isCurrent: Bool { shared.executor.isCurrentThread }
 

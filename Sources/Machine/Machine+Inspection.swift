@@ -173,3 +173,13 @@ extension Machine {
     return body(thread)
   }
 }
+
+extension Machine {
+  /// The controller of keyboard and mouse; nil when the machine has none.
+  package var keyboardController: I8042? {
+    for placed in devices {
+      if let controller = placed.device as? I8042 { return controller }
+    }
+    return nil
+  }
+}

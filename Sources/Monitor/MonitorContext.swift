@@ -59,8 +59,8 @@ package final class MonitorContext {
   /// The machine as it is known before it is made (`-preconfig`).
   private(set) var preparation: MachinePreparation?
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
-  private var earlyWaiters: [@MainLoop () -> Void] = []
   private var waiters: [@MainLoop () -> Void] = []
+  private var readers: [@MainLoop () -> Void] = []
 
   /// The objects that users make.
   package let objects: ObjectRegistry
@@ -89,9 +89,7 @@ package final class MonitorContext {
   /// Lets commands run that do not need the machine, until `start` (`-preconfig`).
   package func prepare(_ preparation: MachinePreparation) {
     self.preparation = preparation
-    let ready = earlyWaiters
-    earlyWaiters = []
-    for waiter in ready { waiter() }
+    for waiter in exchangeReaders() { waiter() }
     dispatcher.start()
   }
 
@@ -145,17 +143,22 @@ package final class MonitorContext {
     machine.cpuCapabilities = cpuCapabilities
     if let preparation { machine.actions = preparation.actions }
     preparation = nil
-    earlyWaiters = []
     started = (machine, cpuCapabilities)
-    let ready = waiters
+    let ready = waiters + exchangeReaders()
     waiters = []
     for waiter in ready { waiter() }
     dispatcher.start()
   }
 
-  /// Runs `body` when the machine is prepared and not made: at once when it is, never when it is made without that.
-  func whenPrepared(_ body: @escaping @MainLoop () -> Void) {
-    if preparation != nil { body() } else if started == nil { earlyWaiters.append(body) }
+  /// Runs `body` when commands can run, with or without a machine: at once when they can already.
+  func whenReady(_ body: @escaping @MainLoop () -> Void) {
+    if started == nil, preparation == nil { readers.append(body) } else { body() }
+  }
+
+  private func exchangeReaders() -> [@MainLoop () -> Void] {
+    let ready = readers
+    readers = []
+    return ready
   }
 
   /// Runs `body` when there is a machine: at once when there is one already.

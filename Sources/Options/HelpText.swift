@@ -24,9 +24,7 @@ package enum HelpText {
     case .softwareCPU: TCGOptions.help
     case .devices: devices(catalog)
     case .deviceProperties(let type, let origin): try deviceProperties(type, origin, catalog)
-    case .objects:
-      ["List of user creatable objects:"]
-        + ObjectType.allCases.map { "  \($0.rawValue)" }.sorted()
+    case .objects: objects
     case .objectProperties(let type, let origin): try objectProperties(type, origin, catalog)
     case .chardevs: chardevs
     case .logItems:
@@ -163,6 +161,11 @@ package enum HelpText {
       + properties.sorted { $0.name < $1.name }.map {
         property($0.name, $0.type, $0.description, defaultValue: $0.defaultValue)
       }
+  }
+
+  /// Types of objects that a user can make.
+  static var objects: [String] {
+    ["List of user creatable objects:"] + ObjectType.allCases.map { "  \($0.rawValue)" }.sorted()
   }
 
   /// Kinds of character devices.

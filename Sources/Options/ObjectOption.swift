@@ -106,7 +106,7 @@ enum ObjectOption {
   }
 
   /// Puts text at `rules.0.match`; numbers index arrays. Of equal keys the last one counts, but lists of numbers grow.
-  private static func set(
+  static func set(
     _ text: String, at path: ArraySlice<String>, in value: inout JSONValue
   ) {
     guard let key = path.first else {

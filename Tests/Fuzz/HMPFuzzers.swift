@@ -17,16 +17,12 @@ private final class EmptyMachine: HMPMachine {
   func readPort(_ port: UInt16, width: Int) -> UInt32 { 0xFFFF_FFFF }
   func writePort(_ port: UInt16, width: Int, _ value: UInt32) {}
   func hostAddress(of address: UInt64) -> HMPHostAddress { .unmapped }
-  var memoryBlocks: [HMPMemoryBlock] { [] }
   func setBootOrder(_ order: String) -> String? { nil }
-  func moveMouse(x: Int, y: Int, wheel: Int) {}
-  func holdMouseButtons(_ buttons: UInt8) {}
   func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC? { HMPLocalAPIC() }
   func cpuIndex(apicID: UInt32) -> Int? { nil }
   var interruptControllers: [HMPInterruptController] { [] }
   var memoryTree: [HMPAddressSpace] { [] }
   var deviceTree: HMPBus { HMPBus(name: "main-system-bus", type: "System") }
-  func objectTree(_ path: String) -> HMPObject? { nil }
   var roms: [HMPROM] { [] }
   func logChanged() {}
 }

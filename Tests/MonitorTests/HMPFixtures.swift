@@ -59,20 +59,11 @@ final class PaperMachine: HMPMachine {
       ? .memory(block: "pc.ram", address: 0x7F00_0000_0000 + address)
       : address == 0xFEE0_0000 ? .device : .unmapped
   }
-  var memoryBlocks: [HMPMemoryBlock] {
-    [
-      HMPMemoryBlock(name: "pc.bios", size: 0x40000),
-      HMPMemoryBlock(name: "pc.ram", size: 0x800_0000),
-      HMPMemoryBlock(name: "pc.rom", size: 0x20000),
-    ]
-  }
   var hand: [String] = []
   func setBootOrder(_ order: String) -> String? {
     hand.append("boot \(order)")
     return order == "z" ? "Invalid boot device 'z'" : nil
   }
-  func moveMouse(x: Int, y: Int, wheel: Int) { hand.append("move \(x) \(y) \(wheel)") }
-  func holdMouseButtons(_ buttons: UInt8) { hand.append("hold \(buttons)") }
   func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC? {
     apics.indices.contains(cpuIndex) ? apics[cpuIndex] : nil
   }
@@ -104,15 +95,6 @@ final class PaperMachine: HMPMachine {
           ])
       ])
   }
-  func objectTree(_ path: String) -> HMPObject? {
-    path == "/machine"
-      ? HMPObject(
-        name: "machine", type: "pc-i440fx-7.2-machine",
-        children: [
-          HMPObject(name: "unattached", type: "container"),
-          HMPObject(name: "fw_cfg", type: "fw_cfg_io"),
-        ]) : nil
-  }
   var roms: [HMPROM] {
     [
       HMPROM(place: .firmwareFile("genroms/kvmvapic.bin"), size: 0x2400, name: "kvmvapic.bin"),
@@ -143,9 +125,15 @@ final class PaperMonitor {
       .joined(separator: "\n")
   }
 
+  /// The same for a line whose command may wait.
+  func runToEnd(_ line: String) async -> String {
+    await session.perform(commandLine: line)
+      .split(separator: "\r\n", omittingEmptySubsequences: false).joined(separator: "\n")
+  }
+
   /// Runs a test with one.
   nonisolated static func test(
-    cpus: Int = 1, _ body: @MainLoop @Sendable (PaperMonitor) throws -> Void
+    cpus: Int = 1, _ body: @MainLoop @Sendable (PaperMonitor) async throws -> Void
   ) async throws {
     try await MonitoredMachine.run { monitored in
       try await check(PaperMonitor(monitored, cpus: cpus), body)
@@ -153,8 +141,8 @@ final class PaperMonitor {
   }
 
   private static func check(
-    _ monitor: PaperMonitor, _ body: @MainLoop @Sendable (PaperMonitor) throws -> Void
+    _ monitor: PaperMonitor, _ body: @MainLoop @Sendable (PaperMonitor) async throws -> Void
   ) async throws {
-    try body(monitor)
+    try await body(monitor)
   }
 }

@@ -79,7 +79,7 @@ package final class I8042: Device, BusDevice {
 
   /// A mouse movement from the user; see `PS2Mouse.move`. Any thread.
   @discardableResult
-  package func moveMouse(x: Int, y: Int, wheel: Int = 0, buttons: UInt8? = nil) -> Bool {
+  package func moveMouse(x: Int, y: Int, wheel: Int = 0, buttons: UInt8) -> Bool {
     var taken = false
     update { model in
       taken = model.mouse.move(x: x, y: y, wheel: wheel, buttons: buttons)

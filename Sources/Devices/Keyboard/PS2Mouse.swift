@@ -67,10 +67,10 @@ package struct PS2Mouse: Equatable, Sendable {
     send(answer)
   }
 
-  /// The user moved it (counts, right and up positive) or its wheel, with `buttons` held from now on (bit 0 left, 1 right, 2 middle;
-  /// nil: those held before); false when nobody listens.
-  package mutating func move(x: Int, y: Int, wheel: Int = 0, buttons held: UInt8? = nil) -> Bool {
-    if let held { buttons = held & 7 }
+  /// The user moved it (counts, right and up positive) or its wheel, with `buttons` held (bit 0 left, 1 right, 2 middle); false when
+  /// nobody listens.
+  package mutating func move(x: Int, y: Int, wheel: Int = 0, buttons held: UInt8) -> Bool {
+    buttons = held & 7
     guard isReporting, !isRemote else { return false }
     let bytes = packet(x, y, wheel)
     guard output.count + bytes.count <= PS2Mouse.capacity else { return false }

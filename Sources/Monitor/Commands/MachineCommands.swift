@@ -114,7 +114,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
 
   package func xQueryRamblock() throws(QAPIError) -> HumanReadableText {
     HumanReadableText(
-      humanReadableText: TreeText.memoryBlocks(MachineInspector(try context.machine).memoryBlocks))
+      humanReadableText: RAMBlockText.table(try context.machine.memory.slots.map(\.block)))
   }
 
   package func xQueryRoms() throws(QAPIError) -> HumanReadableText {

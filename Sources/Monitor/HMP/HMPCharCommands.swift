@@ -14,7 +14,7 @@ extension HMPCommandTable {
         let devices = try characterDevices(session, arguments.text("args") ?? "", isChange: false)
       else { return }
       for (id, backend) in devices {
-        if let path = try session.commands.chardevAdd(id: id, backend: backend).pty {
+        if let path = try added(session, id, backend).pty {
           session.print("char device redirected to \(path) (label \(id))\n")
         }
       }
@@ -50,17 +50,38 @@ extension HMPCommandTable {
     },
     HMPCommand(
       "getfd", "fdname:s", "getfd name",
-      help: "keep the descriptor that came with this line (SCM_RIGHTS) under a name"
+      help: "keep the descriptor that came with this line (SCM_RIGHTS) under a name",
+      early: true
     ) { session, arguments throws(QAPIError) in
       try session.commands.getfd(fdname: arguments.text("fdname") ?? "")
     },
-    HMPCommand("closefd", "fdname:s", "closefd name", help: "close a descriptor kept with getfd") {
+    HMPCommand(
+      "closefd", "fdname:s", "closefd name", help: "close a descriptor kept with getfd", early: true
+    ) {
       session, arguments throws(QAPIError) in
       try session.commands.closefd(fdname: arguments.text("fdname") ?? "")
     },
   ]
 
   // MARK: -
+
+  /// Adds a device. Here QEMU's sentences say less than those of the QMP command, which it does not use.
+  @MainLoop
+  private static func added(
+    _ session: HMPSession, _ id: String, _ backend: ChardevBackend
+  ) throws(QAPIError) -> ChardevReturn {
+    do throws(QAPIError) {
+      return try session.commands.chardevAdd(id: id, backend: backend)
+    } catch {
+      let prefix = "Failed to add chardev '\(id)': "
+      if error.description.hasPrefix(prefix) {
+        throw QAPIError(String(error.description.dropFirst(prefix.count)))
+      }
+      guard error.description == "Chardev with id '\(id)' already exists" else { throw error }
+      throw QAPIError(
+        "attempt to add duplicate property '\(id)' to object (type 'container')")
+    }
+  }
 
   /// The devices that a text describes. Prints what is wrong with it, or the help that it asks for, and answers nil.
   ///

@@ -21,6 +21,8 @@ struct HMPCommand: Sendable {
   /// One sentence for `help`.
   let help: String
   let access: Access
+  /// Works before there is a machine (`-preconfig`).
+  let isEarly: Bool
   /// What TAB offers for arguments; nil: names of files where one is expected.
   let completion: HMPCompleter?
   let subcommands: [HMPCommand]
@@ -28,7 +30,8 @@ struct HMPCommand: Sendable {
 
   init(
     _ names: String, _ specification: String = "", _ syntax: String = "", help: String,
-    _ access: Access = .changes, completion: HMPCompleter? = nil, subcommands: [HMPCommand] = [],
+    _ access: Access = .changes, early isEarly: Bool = false,
+    completion: HMPCompleter? = nil, subcommands: [HMPCommand] = [],
     run: @escaping Body
   ) {
     self.names = names.split(separator: "|").map(String.init)
@@ -36,6 +39,7 @@ struct HMPCommand: Sendable {
     self.syntax = syntax
     self.help = help
     self.access = access
+    self.isEarly = isEarly
     self.completion = completion
     self.subcommands = subcommands
     self.run = run

@@ -5,20 +5,27 @@ import QAPI
 enum HMPCommandTable {
   static let commands: [HMPCommand] =
     (memoryCommands + controlCommands + logCommands + inputCommands + characterDeviceCommands
-    + preconfigCommands + [infoCommand, helpCommand])
+    + objectCommands
+    + [infoCommand, helpCommand])
     .sorted { $0.names[0] < $1.names[0] }
 
+  static let infoCommands =
+    (generalInfoCommands + machineInfoCommands + objectInfoCommands + translationInfoCommands)
+    .sorted {
+      $0.names[0] < $1.names[0]
+    }
+
   static let infoCommand = HMPCommand(
-    "info", "item:s?", "[subcommand]", help: "show something about the system", .looks,
+    "info", "item:s?", "[subcommand]", help: "show something about the system", .looks, early: true,
     subcommands: infoCommands
   ) { session, _ in
-    for command in infoCommands where session.offers("info " + command.names[0]) {
+    for command in infoCommands where session.isAvailable(command) {
       session.print(command.helpLine(prefix: "info "))
     }
   }
 
   static let helpCommand = HMPCommand(
-    "help|?", "name:S?", "[cmd]", help: "list the commands, or describe one", .looks
+    "help|?", "name:S?", "[cmd]", help: "list the commands, or describe one", .looks, early: true
   ) { session, arguments in
     help(session, arguments.text("name") ?? "")
   }
@@ -30,7 +37,8 @@ enum HMPCommandTable {
     HMPCommand("stop|s", help: "stop the guest") { session, _ throws(QAPIError) in
       try session.commands.stop()
     },
-    HMPCommand("quit|q", help: "end the program at once") { session, _ throws(QAPIError) in
+    HMPCommand("quit|q", help: "end the program at once", early: true) {
+      session, _ throws(QAPIError) in
       try session.commands.quit()
       session.hasQuit = true
     },
@@ -44,6 +52,9 @@ enum HMPCommandTable {
       case "off": session.machine.isSingleStepping = false
       case let word: session.print("unexpected option \(word)\n")
       }
+    },
+    HMPCommand("exit_preconfig", help: "make the machine (after -preconfig)", early: true) {
+      session, _ throws(QAPIError) in try session.commands.xExitPreconfig()
     },
     HMPCommand("nmi", help: "send a non-maskable interrupt to the guest") {
       session, _ throws(QAPIError) in try session.commands.injectNmi()
@@ -78,7 +89,7 @@ enum HMPCommandTable {
       words.append(word.count > 1 && word.first == "\"" ? word.filter { $0 != "\"" } : String(word))
     }
     guard let first = words.first else {
-      for command in commands where session.offers(command.names[0]) {
+      for command in commands where session.isAvailable(command) {
         session.print(command.helpLine())
       }
       return
@@ -87,7 +98,9 @@ enum HMPCommandTable {
     var prefix = ""
     var found: HMPCommand?
     for word in words {
-      guard let command = table.first(where: { $0.names.contains(word) }) else {
+      guard
+        let command = table.first(where: { $0.names.contains(word) && session.isAvailable($0) })
+      else {
         session.print("unknown command: '\(words.joined(separator: " "))'\n")
         return
       }
@@ -100,7 +113,7 @@ enum HMPCommandTable {
     if found.subcommands.isEmpty {
       session.print(found.helpLine(prefix: prefix))
     } else {
-      for command in found.subcommands where session.offers("\(first) \(command.names[0])") {
+      for command in found.subcommands where session.isAvailable(command) {
         session.print(command.helpLine(prefix: "\(first) "))
       }
     }

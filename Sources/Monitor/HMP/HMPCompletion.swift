@@ -39,6 +39,7 @@ extension HMPSession {
   private func candidates(
     _ table: [HMPCommand], _ request: inout HMPCompletionRequest
   ) -> [String] {
+    let table = table.filter(isAvailable)
     guard let first = request.before.first else { return table.flatMap(\.names) }
     guard let command = table.first(where: { $0.names.contains(first) }) else { return [] }
     var inner = HMPCompletionRequest(
@@ -52,12 +53,11 @@ extension HMPSession {
   }
 
   /// Whether the argument at that position is the name of a file. Flags may stand in front of it: they are looked
-  /// for from the parameter of the same number on.
+  /// for from the parameter of the same number on. Arguments beyond the last are taken for more of it.
   private static func expectsFile(_ command: HMPCommand, at position: Int) -> Bool {
-    for parameter in command.parameters.dropFirst(position - 1) {
-      if case .flag = parameter.kind { continue }
-      return parameter.kind == .file
-    }
-    return false
+    let rest = command.parameters.dropFirst(position - 1)
+    let parameter =
+      rest.isEmpty ? command.parameters.last : rest.first { $0.kind.letter == nil }
+    return parameter?.kind == .file
   }
 }

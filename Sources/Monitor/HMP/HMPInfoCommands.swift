@@ -4,20 +4,14 @@ import QAPI
 
 /// The subcommands of `info`.
 extension HMPCommandTable {
-  static let infoCommands = [
-    HMPCommand("chardev", help: "show the character devices", .looks) {
+  static let generalInfoCommands = [
+    HMPCommand("chardev", help: "show the character devices", .looks, early: true) {
       session, _ throws(QAPIError) in
       for device in try session.commands.queryChardev() {
         session.print("\(device.label): filename=\(device.filename)\n")
       }
     },
-    HMPCommand("cpus", help: "show the CPUs", .looks) { session, _ throws(QAPIError) in
-      for cpu in try session.commands.queryCpusFast() {
-        let mark = cpu.cpuIndex == session.currentCPU ? "*" : " "
-        session.print("\(mark) CPU #\(cpu.cpuIndex): thread_id=\(cpu.threadId)\n")
-      }
-    },
-    HMPCommand("history", help: "show the lines typed before", .looks) { session, _ in
+    HMPCommand("history", help: "show the lines typed before", .looks, early: true) { session, _ in
       for (index, line) in session.history.enumerated() {
         session.print("\(index): '\(String(decoding: line, as: UTF8.self))'\n")
       }
@@ -52,15 +46,16 @@ extension HMPCommandTable {
         session.print("No CPU available\n")
       }
     },
-    HMPCommand("mem", help: "show the guest's virtual memory by ranges", .looks) { session, _ in
-      pageTables(session) { tables in
-        for line in tables.rangeLines() { session.print(line + "\n") }
-      }
+    HMPCommand(
+      "mtree", "flatview:-f,dispatch_tree:-d,owner:-o,disabled:-D", "[-f][-d][-o][-D]",
+      help: "show the memory map (-f: as the guest sees it; other flags change nothing)", .looks
+    ) { session, arguments in
+      let spaces = session.machine.memoryTree
+      session.print(
+        arguments.flag("flatview") ? FlatView.text(spaces) : TreeText.memory(spaces))
     },
-    HMPCommand("mtree", help: "show the memory map", .looks) { session, _ in
-      session.print(TreeText.memory(session.machine.memoryTree))
-    },
-    HMPCommand("name", help: "show the guest's name", .looks) { session, _ throws(QAPIError) in
+    HMPCommand("name", help: "show the guest's name", .looks, early: true) {
+      session, _ throws(QAPIError) in
       if let name = try session.commands.queryName().name { session.print("\(name)\n") }
     },
     HMPCommand("opcount", help: "show how often the translator's operations were made", .looks) {
@@ -72,17 +67,6 @@ extension HMPCommandTable {
         session.print(InterruptText.controller(controller))
       }
     },
-    HMPCommand(
-      "qom-tree", "path:s?", "[path]", help: "show the object tree, or the part below path",
-      .looks
-    ) { session, arguments in
-      let path = arguments.text("path") ?? "/machine"
-      if let object = session.machine.objectTree(path) {
-        session.print(TreeText.objects(object))
-      } else {
-        session.print("Path '\(path)' could not be resolved.\n")
-      }
-    },
     HMPCommand("qtree", help: "show the devices by bus", .looks) { session, _ in
       session.print(TreeText.devices(session.machine.deviceTree))
     },
@@ -91,13 +75,10 @@ extension HMPCommandTable {
       help: "show a CPU's registers (-a: of all; vcpu: of which; the current one's without both)",
       .looks
     ) { session, arguments in registers(session, arguments) },
-    HMPCommand("ramblock", help: "show the blocks of memory", .looks) { session, _ in
-      session.print(TreeText.memoryBlocks(session.machine.memoryBlocks))
-    },
     HMPCommand("roms", help: "show read-only images", .looks) { session, _ in
       session.print(TreeText.roms(session.machine.roms))
     },
-    HMPCommand("status", help: "show whether the guest runs", .looks) {
+    HMPCommand("status", help: "show whether the guest runs", .looks, early: true) {
       session, _ throws(QAPIError) in
       let info = try session.commands.queryStatus()
       var text = "VM status: \(info.running ? "running" : "paused")"
@@ -105,18 +86,12 @@ extension HMPCommandTable {
       if !info.running, info.status != .paused { text += " (\(info.status.rawValue))" }
       session.print(text + "\n")
     },
-    HMPCommand("tlb", help: "show the guest's virtual memory by pages", .looks) { session, _ in
-      pageTables(session) { tables in
-        let limit = 1 << 20
-        let lines = tables.translationLines(limit: limit)
-        session.print(lines.map { $0 + "\n" }.joined())
-        if lines.count >= limit { session.print("(cut off after \(limit) pages)\n") }
-      }
-    },
-    HMPCommand("uuid", help: "show the guest's UUID", .looks) { session, _ throws(QAPIError) in
+    HMPCommand("uuid", help: "show the guest's UUID", .looks, early: true) {
+      session, _ throws(QAPIError) in
       session.print("\(try session.commands.queryUuid().uuid)\n")
     },
-    HMPCommand("version", help: "show the version", .looks) { session, _ throws(QAPIError) in
+    HMPCommand("version", help: "show the version", .looks, early: true) {
+      session, _ throws(QAPIError) in
       let info = try session.commands.queryVersion()
       session.print("\(info.qemu.text)\(info.package)\n")
     },
@@ -142,18 +117,5 @@ extension HMPCommandTable {
       return
     }
     session.print(RegisterText.dump(state, index: index))
-  }
-
-  @MainLoop
-  private static func pageTables(_ session: HMPSession, _ body: (PageTables) -> Void) {
-    guard let state = session.machine.cpuState(session.currentCPU) else {
-      session.print("No CPU available\n")
-      return
-    }
-    let machine = session.machine
-    let tables = PageTables(state) { address, count in
-      MainLoop.assumeIsolated { machine.readPhysical(address, count: count) }
-    }
-    if tables.isEnabled { body(tables) } else { session.print("PG disabled\n") }
   }
 }

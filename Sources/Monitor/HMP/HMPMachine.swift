@@ -7,9 +7,6 @@ package import Host
 /// as it takes to copy its state.
 @MainLoop
 package protocol HMPMachine: AnyObject {
-  /// Whether the machine exists (`-preconfig` puts that off).
-  var isMade: Bool { get }
-
   /// How many virtual CPUs there are.
   var cpuCount: Int { get }
 
@@ -28,17 +25,8 @@ package protocol HMPMachine: AnyObject {
   /// Where guest-physical memory is in this process.
   func hostAddress(of address: UInt64) -> HMPHostAddress
 
-  /// The blocks of memory that the guest or its firmware can reach, in the order in which they were made.
-  var memoryBlocks: [HMPMemoryBlock] { get }
-
   /// Tells the firmware which drives to try, by letters; answers QEMU's complaint about them, nil when all is well.
   func setBootOrder(_ order: String) -> String?
-
-  /// Moves the mouse: counts; right, down and away from the user are positive.
-  func moveMouse(x: Int, y: Int, wheel: Int)
-
-  /// Holds mouse buttons: bit 0 left, 1 right, 2 middle.
-  func holdMouseButtons(_ buttons: UInt8)
 
   /// The local APIC of a vCPU; nil when there is none.
   func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC?
@@ -55,9 +43,6 @@ package protocol HMPMachine: AnyObject {
   /// The buses with their devices, from the system bus.
   var deviceTree: HMPBus { get }
 
-  /// The object tree below `path`; nil when there is no such object.
-  func objectTree(_ path: String) -> HMPObject?
-
   /// Firmware images and other read-only data in the machine.
   var roms: [HMPROM] { get }
 
@@ -68,26 +53,12 @@ package protocol HMPMachine: AnyObject {
   func logChanged()
 }
 
-extension HMPMachine {
-  package var isMade: Bool { true }
-}
-
 /// The answer to `gpa2hva`.
 package enum HMPHostAddress: Equatable, Sendable {
   /// RAM or ROM: the block's name and the address in this process.
   case memory(block: String, address: UInt64)
   case device
   case unmapped
-}
-
-/// An entry of `info ramblock`.
-package struct HMPMemoryBlock: Equatable, Sendable {
-  package var name: String
-  package var size: UInt64
-  package init(name: String, size: UInt64) {
-    self.name = name
-    self.size = size
-  }
 }
 
 /// A local APIC's registers, as Intel SDM vol. 3A, table 11-1, names them.

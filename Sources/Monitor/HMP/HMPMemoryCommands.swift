@@ -7,10 +7,14 @@ extension HMPCommandTable {
   static let memoryCommands = [
     HMPCommand(
       "x", "fmt:/,addr:l", "/fmt addr", help: "show virtual memory from 'addr' on", .looks
-    ) { session, arguments in dump(session, arguments, isPhysical: false) },
+    ) { session, arguments in
+      await dump(session, arguments, isPhysical: false)
+    },
     HMPCommand(
       "xp", "fmt:/,addr:l", "/fmt addr", help: "show physical memory from 'addr' on", .looks
-    ) { session, arguments in dump(session, arguments, isPhysical: true) },
+    ) { session, arguments in
+      await dump(session, arguments, isPhysical: true)
+    },
     HMPCommand(
       "print|p", "fmt:/,val:l", "/fmt expr",
       help: "show the value of an expression ($reg is a CPU register)", .looks
@@ -43,8 +47,9 @@ extension HMPCommandTable {
       "sum", "start:i,size:i", "addr size", help: "show the checksum of physical memory", .looks
     ) { session, arguments in
       let start = UInt64(arguments.integer("start") ?? 0)
+      let sum = await checksum(session, start, arguments.integer("size") ?? 0)
       session.print(
-        "\(TextForm.decimal(Int(checksum(session, start, arguments.integer("size") ?? 0)), 5))\n")
+        "\(TextForm.decimal(Int(sum), 5))\n")
     },
     HMPCommand(
       "memsave", "val:l,size:i,filename:s", "addr size file",
@@ -140,7 +145,9 @@ extension HMPCommandTable {
 
   /// The checksum of the BSD `sum` program. What is not memory counts as zeros.
   @MainLoop
-  private static func checksum(_ session: HMPSession, _ start: UInt64, _ size: Int64) -> UInt16 {
+  private static func checksum(
+    _ session: HMPSession, _ start: UInt64, _ size: Int64
+  ) async -> UInt16 {
     var sum: UInt16 = 0
     var done: Int64 = 0
     while done < size {
@@ -150,123 +157,8 @@ extension HMPCommandTable {
         sum = (sum >> 1 | sum << 15) &+ UInt16(bytes?[index] ?? 0)
       }
       done += Int64(count)
+      if done % (256 << 10) == 0 { await MainLoop.nextTurn() }
     }
     return sum
-  }
-
-  /// Most bytes of one dump: printing holds up everything else.
-  private static let dumpLimit = 1 << 20
-  /// Most instructions of one listing.
-  private static let instructionLimit = 1 << 14
-
-  @MainLoop
-  private static func dump(_ session: HMPSession, _ arguments: HMPArguments, isPhysical: Bool) {
-    let format = arguments.format("fmt")
-    let address = UInt64(bitPattern: arguments.integer("addr") ?? 0)
-    let state = session.machine.cpuState(session.currentCPU)
-    if state == nil, !isPhysical {
-      session.print("Can not dump without CPU\n")
-      return
-    }
-    let tables = state.map { virtualMemory(session, $0) }
-    func read(_ address: UInt64, _ count: Int) -> [UInt8]? {
-      if isPhysical { return session.machine.readPhysical(address, count: count) }
-      var bytes: [UInt8] = []
-      while bytes.count < count {
-        let at = address &+ UInt64(bytes.count)
-        let step = min(count - bytes.count, Int(4096 - at % 4096))
-        guard let physical = tables?.translate(at),
-          let piece = session.machine.readPhysical(physical, count: step)
-        else { return nil }
-        bytes += piece
-      }
-      return bytes
-    }
-    let count = min(format.count, dumpLimit)
-    if format.kind == UInt8(ascii: "i") {
-      disassemble(session, state, address, count: min(count, instructionLimit), read)
-      if count > instructionLimit {
-        session.print("(cut off after \(instructionLimit) instructions)\n")
-      }
-      return
-    }
-    let dump = MemoryDump(format: format)
-    var left = min(count * (format.size ?? 4), dumpLimit)
-    var at = address
-    while left > 0 {
-      let step = min(left, dump.lineSize)
-      guard let bytes = read(at, step) else {
-        session.print("\(TextForm.hex(at, 16)): Cannot access memory\n")
-        return
-      }
-      session.print("\(TextForm.hex(at, 16)):\(dump.items(bytes))\n")
-      at &+= UInt64(step)
-      left -= step
-    }
-    if count < format.count || count * (format.size ?? 4) > dumpLimit {
-      session.print("(cut off after \(dumpLimit) bytes)\n")
-    }
-  }
-
-  @MainLoop
-  private static func disassemble(
-    _ session: HMPSession, _ state: CPUState?, _ start: UInt64, count: Int,
-    _ read: (UInt64, Int) -> [UInt8]?
-  ) {
-    let mode: Disassembler.Mode =
-      state.map { RegisterText.isLong($0) ? .long : $0.cs.isBig ? .protected : .real } ?? .long
-    let disassembler = Disassembler(mode)
-    if !disassembler.namesInstructions { session.print(Disassembler.missingLibrary + "\n") }
-    var at = start
-    for _ in 0..<count {
-      var bytes: [UInt8] = []
-      for size in [15, 8, 4, 2, 1] where bytes.isEmpty { bytes = read(at, size) ?? [] }
-      // A window that ends at unmapped memory: as much as there is.
-      while bytes.count < 15, !bytes.isEmpty, let more = read(at &+ UInt64(bytes.count), 1) {
-        bytes += more
-      }
-      guard let line = disassembler.decode(bytes, at: at) else {
-        session.print("0x\(TextForm.hex(at, 8)): unable to read memory\n")
-        return
-      }
-      for text in Disassembler.lines(of: bytes.prefix(line.length), line.text, at: at) {
-        session.print(text + "\n")
-      }
-      at &+= UInt64(line.length)
-    }
-  }
-}
-
-/// How a dump's lines are filled (`x`, `xp`).
-struct MemoryDump {
-  let format: HMPFormat
-  private var size: Int { format.size ?? 4 }
-
-  /// Bytes of a line.
-  var lineSize: Int { size == 1 ? 8 : 16 }
-
-  /// The items of one line, each after a blank.
-  func items(_ bytes: [UInt8]) -> String {
-    let isCharacter = format.kind == UInt8(ascii: "c")
-    let step = isCharacter ? 1 : size
-    var text = ""
-    var index = 0
-    while index < bytes.count {
-      let item = bytes[index..<min(index + step, bytes.count)]
-      let value = item.reversed().reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
-      text += " " + TextForm.number(value, kind: format.kind, width: width, size: size)
-      index += step
-    }
-    return text
-  }
-
-  /// Digits that the largest value of the size needs.
-  private var width: Int {
-    switch format.kind {
-    case UInt8(ascii: "x"): size * 2
-    case UInt8(ascii: "o"): (size * 8 + 2) / 3
-    case UInt8(ascii: "u"), UInt8(ascii: "d"): (size * 80 + 32) / 33
-    default: 0
-    }
   }
 }

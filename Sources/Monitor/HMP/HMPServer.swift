@@ -21,17 +21,11 @@ package final class HMPServer {
   package init(on chardev: Chardev, context: MonitorContext) throws(ChardevError) {
     try chardev.serve { [self] client in
       let result = HMPClientSession(client, self)
-      let open = { @MainLoop [weak result] (machine: any HMPMachine) in
-        guard let result else { return }
+      context.whenReady { [weak result] in
         let commands = MonitorCommands(
           context, takeDescriptor: { client.takeDescriptor() }, negotiation: nil)
-        result.session = HMPSession(
-          commands: commands, machine: machine, defaults: context.humanMonitorDefaults)
+        result?.session = HMPSession(commands, of: context)
         client.port.resumeReceiving()
-      }
-      context.whenPrepared { open(UnmadeMachine()) }
-      context.whenStarted {
-        if let machine = try? context.machine { open(MachineInspector(machine)) }
       }
       return result
     }
@@ -51,10 +45,8 @@ package final class HMPServer {
   /// Lets `human-monitor-command` of the context's monitors run lines, each in a session of its own.
   package static func serveHumanMonitorCommand(in context: MonitorContext) {
     context.humanMonitor = { [weak context] line, cpuIndex in
-      guard let context, let machine = try? context.machine else { return "" }
-      let session = HMPSession(
-        commands: MonitorCommands(context), machine: MachineInspector(machine),
-        defaults: context.humanMonitorDefaults)
+      guard let context else { return "" }
+      let session = HMPSession(MonitorCommands(context), of: context)
       return await session.perform(commandLine: line, cpuIndex: cpuIndex)
     }
   }
@@ -209,5 +201,16 @@ private final class HMPClientSession: ChardevFrontend {
     guard !output.isEmpty, hasFocus else { return }
     client.port.write(output)
     output.removeAll(keepingCapacity: output.count < 4096)
+  }
+}
+
+extension HMPSession {
+  /// A session about the machine of `context`, or about what is known before there is one.
+  fileprivate convenience init(_ commands: MonitorCommands, of context: MonitorContext) {
+    self.init(early: commands, defaults: context.humanMonitorDefaults)
+    context.whenStarted { [weak self, weak context] in
+      guard let machine = try? context?.machine else { return }
+      self?.machineCame(MachineInspector(machine))
+    }
   }
 }

@@ -15,7 +15,10 @@ package final class HMPDefaults {
 @MainLoop
 package final class HMPSession {
   let commands: any CommandHandlers
-  let machine: any HMPMachine
+  /// Nothing before there is a machine.
+  private(set) var machine: any HMPMachine
+  /// There is no machine yet (`-preconfig`): most commands are unavailable.
+  private(set) var isEarly = false
   /// The vCPU that `x`, `info registers` and the like are about.
   var currentCPU = 0
   /// Lines of the editor, for `info history`; empty without one.
@@ -33,6 +36,23 @@ package final class HMPSession {
     self.machine = machine
     self.defaults = defaults
   }
+
+  /// A session before there is a machine (`-preconfig`), until `machineCame`.
+  package init(early commands: any CommandHandlers, defaults: HMPDefaults) {
+    self.commands = commands
+    self.defaults = defaults
+    machine = HMPAbsentMachine()
+    isEarly = true
+  }
+
+  /// There is a machine now.
+  package func machineCame(_ machine: any HMPMachine) {
+    self.machine = machine
+    isEarly = false
+  }
+
+  /// Whether a command can be used now; others are not shown.
+  func isAvailable(_ command: HMPCommand) -> Bool { !isEarly || command.isEarly }
 
   /// Runs one line and answers what it prints, with `\r\n` line ends.
   ///
@@ -55,9 +75,6 @@ package final class HMPSession {
 
   /// Adds text to the output, `\n` for line ends.
   func print(_ text: String) { output += text }
-
-  /// Whether a command works now: most wait for the machine. `path` is its first name, `info ` and such included.
-  func offers(_ path: String) -> Bool { machine.isMade || HMPCommandTable.isEarly(path) }
 
   /// The named register of the current vCPU.
   func register(_ name: String) -> UInt64? {
@@ -93,7 +110,6 @@ package final class HMPSession {
   private func findCommand(_ line: [UInt8], _ position: inout Int) -> HMPCommand? {
     var table = HMPCommandTable.commands
     var found: HMPCommand?
-    var path = ""
     var at = 0
     while true {
       while at < line.count, isBlank(line[at]) { at += 1 }
@@ -105,10 +121,10 @@ package final class HMPSession {
         print("unknown command: '\(String(decoding: line[..<at], as: UTF8.self))'\n")
         return nil
       }
-      path += (found == nil ? "" : " ") + command.names[0]
-      guard offers(path) else {
-        let name = String(decoding: line[..<at], as: UTF8.self)
-        print("Command '\(name)' not available until machine initialization has completed.\n")
+      guard isAvailable(command) else {
+        print(
+          "Command '\(String(decoding: line[..<at], as: UTF8.self))' not available"
+            + " until machine initialization has completed.\n")
         return nil
       }
       found = command

@@ -56,15 +56,6 @@ final class MachineInspector: HMPMachine {
     return machine.deviceMemory.isMapped(address) ? .device : .unmapped
   }
 
-  var memoryBlocks: [HMPMemoryBlock] {
-    var blocks: [HMPMemoryBlock] = []
-    for block in machine.memory.slots.map(\.block) {
-      if blocks.contains(where: { $0.name == block.name }) { continue }
-      blocks.append(HMPMemoryBlock(name: block.name, size: UInt64(clamping: block.size)))
-    }
-    return blocks
-  }
-
   // MARK: - What a user does
 
   func setBootOrder(_ order: String) -> String? {
@@ -76,10 +67,6 @@ final class MachineInspector: HMPMachine {
     _ = machine.changeBootOrder(to: order)
     return nil
   }
-
-  func moveMouse(x: Int, y: Int, wheel: Int) { machine.moveMouse(x: x, y: y, wheel: wheel) }
-
-  func holdMouseButtons(_ buttons: UInt8) { machine.holdMouseButtons(buttons) }
 
   // MARK: - Interrupts
 
@@ -231,39 +218,6 @@ final class MachineInspector: HMPMachine {
     case .unsigned(let number), .address(let number): "\(number) (0x\(String(number, radix: 16)))"
     default: value.description
     }
-  }
-
-  func objectTree(_ path: String) -> HMPObject? {
-    var root = HMPObject(name: "", type: "container")
-    let type = machine.configuration.machine.type
-    root.children.append(HMPObject(name: "machine", type: "\(type)-machine"))
-    func insert(_ object: HMPObject, _ names: ArraySlice<Substring>, into node: inout HMPObject) {
-      guard let first = names.first else { return }
-      if names.count == 1 {
-        var object = object
-        object.name = String(first)
-        node.children.append(object)
-        return
-      }
-      let index = node.children.firstIndex { $0.name == first }
-      if let index {
-        insert(object, names.dropFirst(), into: &node.children[index])
-      } else {
-        var child = HMPObject(name: String(first), type: "container")
-        insert(object, names.dropFirst(), into: &child)
-        node.children.append(child)
-      }
-    }
-    for placed in machine.devices {
-      let object = HMPObject(name: "", type: Swift.type(of: placed.device).type.name)
-      insert(object, placed.path.split(separator: "/")[...], into: &root)
-    }
-    var node = root
-    for name in path.split(separator: "/") {
-      guard let child = node.children.first(where: { $0.name == name }) else { return nil }
-      node = child
-    }
-    return node
   }
 
   var roms: [HMPROM] {

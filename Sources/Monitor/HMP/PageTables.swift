@@ -66,23 +66,20 @@ struct PageTables {
     }
   }
 
-  /// Calls `body` for every mapped page in ascending order of the address bits; stops when it answers false.
-  func forEach(_ body: (PageMapping) -> Bool) {
+  /// A walk over all mapped pages.
+  var pages: PageWalk {
     switch mode {
-    case .none: return
-    case .legacy:
-      _ = visit(root & 0xFFFF_F000, level: 2, bits: 10, entrySize: 4, 0, 6, 2, false, body)
-    case .pae: _ = visit(root & 0xFFFF_FFE0, level: 3, bits: 9, entrySize: 8, 0, 6, 3, true, body)
+    case .none: PageWalk(read)
+    case .legacy: PageWalk(read, root: root & 0xFFFF_F000, levels: 2, entrySize: 4)
+    case .pae: PageWalk(read, root: root & 0xFFFF_FFE0, levels: 3, entrySize: 8)
     case .long(let levels):
-      _ = visit(
-        root & 0x000F_FFFF_FFFF_F000, level: levels, bits: 9, entrySize: 8, 0, 6, levels, false,
-        body)
+      PageWalk(read, root: root & PageTables.frameMask, levels: levels, entrySize: 8)
     }
   }
 
   // MARK: -
 
-  private static let frameMask: UInt64 = 0x000F_FFFF_FFFF_F000
+  static let frameMask: UInt64 = 0x000F_FFFF_FFFF_F000
 
   private func entry(_ table: UInt64, _ index: UInt64, _ size: Int) -> UInt64? {
     guard let bytes = read(table &+ index &* UInt64(size), size), bytes.count == size else {
@@ -105,7 +102,7 @@ struct PageTables {
       }
       let canBeLarge = level == 2 || (level == 3 && !pdptIsPlain && levels > 3)
       if level == 1 || (canBeLarge && entry & PageTables.large != 0) {
-        return frame(entry, shift, entrySize, level) | address & (1 << shift - 1)
+        return PageTables.frame(entry, shift, entrySize, level) | address & (1 << shift - 1)
       }
       table = entry & PageTables.frameMask
       level -= 1
@@ -113,99 +110,13 @@ struct PageTables {
     return nil
   }
 
-  private func frame(_ entry: UInt64, _ shift: UInt64, _ entrySize: Int, _ level: Int) -> UInt64 {
+  static func frame(
+    _ entry: UInt64, _ shift: UInt64, _ entrySize: Int, _ level: Int
+  ) -> UInt64 {
     if entrySize == 4, level == 2 {
       // PSE-36: bits 13 to 20 are the frame's bits 32 to 39.
       return entry & 0xFFC0_0000 | (entry >> 13 & 0xFF) << 32
     }
     return entry & PageTables.frameMask & ~(1 << shift - 1)
-  }
-
-  private func visit(
-    _ table: UInt64, level: Int, bits: UInt64, entrySize: Int, _ base: UInt64, _ rights: UInt64,
-    _ levels: Int, _ pdptIsPlain: Bool, _ body: (PageMapping) -> Bool
-  ) -> Bool {
-    let count = pdptIsPlain && level == 3 ? 4 : 1 << Int(bits)
-    guard let bytes = read(table, count * entrySize), bytes.count == count * entrySize else {
-      return true
-    }
-    let shift = 12 + UInt64(level - 1) * bits
-    for index in 0..<count {
-      var entry: UInt64 = 0
-      for byte in (0..<entrySize).reversed() {
-        entry = entry << 8 | UInt64(bytes[index * entrySize + byte])
-      }
-      guard entry & PageTables.present != 0 else { continue }
-      let address = base | UInt64(index) << shift
-      let canBeLarge = level == 2 || (level == 3 && levels > 3)
-      let isPlain = pdptIsPlain && level == 3
-      let combined = isPlain ? rights : rights & entry
-      if level == 1 || (canBeLarge && entry & PageTables.large != 0) {
-        let mapping = PageMapping(
-          address: canonical(address, levels), physical: frame(entry, shift, entrySize, level),
-          size: 1 << shift, entry: entry, isWritable: combined & PageTables.writable != 0,
-          isUser: combined & PageTables.user != 0)
-        if !body(mapping) { return false }
-      } else if !visit(
-        entry & PageTables.frameMask, level: level - 1, bits: bits, entrySize: entrySize, address,
-        combined, levels, pdptIsPlain, body)
-      {
-        return false
-      }
-    }
-    return true
-  }
-
-  private func canonical(_ address: UInt64, _ levels: Int) -> UInt64 {
-    guard levels > 3 else { return address }
-    let unused = UInt64(64 - (levels * 9 + 12))
-    return UInt64(bitPattern: Int64(bitPattern: address << unused) >> Int64(unused))
-  }
-
-  // MARK: - Texts
-
-  /// `info tlb`: one line for each page.
-  func translationLines(limit: Int) -> [String] {
-    var lines: [String] = []
-    let flags: [(bit: UInt64, letter: Character)] = [
-      (63, "X"), (8, "G"), (7, "P"), (6, "D"), (5, "A"), (4, "C"), (3, "T"), (2, "U"), (1, "W"),
-    ]
-    forEach { page in
-      let isLarge = page.size > 4096
-      let letters = flags.map { flag -> Character in
-        if flag.bit == 7, !isLarge { return "-" }
-        return page.entry >> flag.bit & 1 != 0 ? flag.letter : "-"
-      }
-      lines.append(
-        "\(TextForm.hex(page.address, 16)): \(TextForm.hex(page.physical, 16)) \(String(letters))")
-      return lines.count < limit
-    }
-    return lines
-  }
-
-  /// `info mem`: ranges of neighbouring pages with the same rights.
-  func rangeLines() -> [String] {
-    var lines: [String] = []
-    var range: (start: UInt64, end: UInt64, isUser: Bool, isWritable: Bool)?
-    func flush() {
-      guard let range else { return }
-      let letters = (range.isUser ? "u" : "-") + "r" + (range.isWritable ? "w" : "-")
-      lines.append(
-        "\(TextForm.hex(range.start, 16))-\(TextForm.hex(range.end, 16)) "
-          + "\(TextForm.hex(range.end &- range.start, 16)) \(letters)")
-    }
-    forEach { page in
-      if let open = range, open.end == page.address, open.isUser == page.isUser,
-        open.isWritable == page.isWritable
-      {
-        range?.end = page.address &+ page.size
-      } else {
-        flush()
-        range = (page.address, page.address &+ page.size, page.isUser, page.isWritable)
-      }
-      return true
-    }
-    flush()
-    return lines
   }
 }

@@ -34,28 +34,9 @@ enum TreeText {
   /// An object and its children by name, lines with `\n`.
   static func objects(_ object: HMPObject, indent: Int = 0) -> String {
     var text = String(repeating: " ", count: indent) + "/\(object.name) (\(object.type))\n"
-    for child in object.children.sorted(by: { $0.name < $1.name }) {
+    for child in object.children.sorted(by: { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    ) {
       text += objects(child, indent: indent + 2)
-    }
-    return text
-  }
-
-  /// Blocks of memory, the largest first, lines with `\n`. Offsets are of a list of all blocks in order of their making.
-  static func memoryBlocks(_ blocks: [HMPMemoryBlock]) -> String {
-    func row(_ columns: [String]) -> String {
-      TextForm.right(columns[0], 24) + " " + TextForm.right(columns[1], 8) + "  "
-        + columns[2...].map { TextForm.right($0, 18) }.joined(separator: " ") + "\n"
-    }
-    var offset: UInt64 = 0
-    var placed: [(block: HMPMemoryBlock, offset: UInt64)] = []
-    for block in blocks {
-      placed.append((block, offset))
-      offset &+= block.size
-    }
-    var text = row(["Block Name", "PSize", "Offset", "Used", "Total"])
-    for (block, offset) in placed.sorted(by: { $0.block.size > $1.block.size }) {
-      let size = "0x" + TextForm.hex(block.size, 16)
-      text += row([block.name, "4 KiB", "0x" + TextForm.hex(offset, 16), size, size])
     }
     return text
   }
