@@ -59,7 +59,8 @@ package enum ObjectText {
       }
       return JSONValue(number)
     case let type where type.hasPrefix("int"):
-      guard let number = Int64(text) else { throw .expects(name, "integer") }
+      // QEMU says the same of signed numbers.
+      guard let number = Int64(text) else { throw .expects(name, "uint64") }
       return .int(number)
     default: return .string(text)
     }

@@ -55,7 +55,8 @@ import Testing
     "qom-set /objects/m9 prealloc-threads x", "qom-set -j /objects/m9 dump \\\"on\\\"",
     "qom-set -j /objects/m9 dump 5", "qom-set -j /objects/m9 dump tru", "qom-set /nope a b",
     "qom-set /objects/m9 type x", "qom-set /objects/m9 dump", "qom-get /objects/r7 type",
-    "info qom-tree /objects/r7", "info qom-tree r7", "info memdev", "info iothreads",
+    "info qom-tree /objects/r7", "info qom-tree r7", "object_del m9", "info memdev",
+    "info iothreads",
     "exit_preconfig", "info cpus x", "info mice x", "info pci x",
   ]
 
