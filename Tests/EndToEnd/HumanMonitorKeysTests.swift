@@ -10,7 +10,7 @@ import Testing
     "chardev-add n", "chardev-add nope", "chardev-add null,id=", "chardev-remove ",
     "chardev-remove r", "chardev-remove used r", "chardev-send-break ", "chardev-send-break us",
     "ringbuf_read ", "ringbuf_write ", "ringbuf_write ring ", "chardev-remove \"us",
-    "help chardev-",
+    "help chardev-s",
     "help help chardev-a", "help chardev-remove ", "? chardev-s", "info hist", "help info hist",
     "info history ", "logfile /et", "logfile $FOLDER", "logfile $FOLDERb", "logfile x ",
     "logfile /nope/", "memsave 0 1 /et", "cpu ", "closefd ", "boot_set ", "mouse_button ",
