@@ -105,6 +105,9 @@ extension CPUModel {
       }
       index += 2
     }
+    // QEMU lists names from Z to A, by bytes, behind the special ones.
+    let first = order.prefix(3)
+    order = first + order.dropFirst(3).sorted { $1.utf8.lexicographicallyPrecedes($0.utf8) }
     return Catalog(order: order, models: models, aliases: aliases)
   }()
 

@@ -287,6 +287,24 @@ import Testing
       ] + options, steps, eventsAsAWhole: true)
   }
 
+  /// Names, order, aliases and flags are QEMU's; what cannot be had depends on the accelerator.
+  @Test func modelsListed() throws {
+    guard let qemu = try Self.peer() else { return }
+    let options = ["-machine", "none", "-nodefaults", "-accel", "tcg"]
+    let lists = try [qemu, Goliath.path].map { program in
+      let answers = try Self.answers(program, options, plain("query-cpu-definitions"))
+      return (answers[0].answer["return"]?.arrayValue ?? []).map { entry -> JSONValue in
+        guard var object = entry.objectValue else { return entry }
+        object["unavailable-features"] = nil
+        return .object(object)
+      }
+    }
+    #expect(lists[0].count == lists[1].count)
+    for (left, right) in zip(lists[0], lists[1]) where left != right {
+      Issue.record("\(Self.difference(left, right))")
+    }
+  }
+
   @Test func modelsWrittenOut() throws {
     var commands: [(name: String, arguments: String)] = []
     func add(_ type: String, _ name: String, _ props: String = "{}") {
