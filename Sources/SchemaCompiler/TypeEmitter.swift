@@ -23,6 +23,9 @@ struct TypeEmitter {
 
   // MARK: - Types
 
+  /// The structure that is being written.
+  private var structure: String?
+
   private mutating func emit(_ definition: Definition) {
     output.line()
     output.document(definition.description)
@@ -51,6 +54,8 @@ struct TypeEmitter {
   }
 
   private mutating func emitStructure(_ name: String) {
+    structure = name
+    defer { structure = nil }
     let members = api.members(of: name)
     output.line("package struct \(name): QAPIObject, Equatable {")
     emitProperties(members)
@@ -280,7 +285,11 @@ struct TypeEmitter {
   }
 
   private func optionalType(_ member: Member) -> String {
-    Names.type(member.type) + (member.isOptional ? "?" : "")
+    // A structure cannot hold itself in place.
+    if let structure, case .named(structure) = member.type {
+      return "Recursive<\(structure)>" + (member.isOptional ? "?" : "")
+    }
+    return Names.type(member.type) + (member.isOptional ? "?" : "")
   }
 
   // MARK: - Commands

@@ -32,4 +32,6 @@ extension RecordingHandlers {
     capabilities: [MigrationCapabilityStatus]
   ) throws(QAPIError) {}
   func queryMigrateCapabilities() throws(QAPIError) -> [MigrationCapabilityStatus] { [] }
+  func queryBlock() throws(QAPIError) -> [BlockInfo] { [] }
+  func queryNamedBlockNodes(flat: Bool?) throws(QAPIError) -> [BlockDeviceInfo] { [] }
 }
