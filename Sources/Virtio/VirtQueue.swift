@@ -13,6 +13,11 @@ package struct GuestRange: Equatable, Sendable {
   package let address: GuestAddress
   /// Bytes.
   package let length: UInt32
+
+  package init(address: GuestAddress, length: UInt32) {
+    self.address = address
+    self.length = length
+  }
 }
 
 /// What one available entry describes: what the device may read, then what it may write.
