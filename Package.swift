@@ -70,9 +70,8 @@ let package = Package(
     module(
       "Monitor",
       [
-        "Machine", "Virtio", "PCI", "Options", "Chardev", "DistIRQ", "DeviceModel", "CPU", "Shm",
-        "QAPI", "JSON",
-        "Host",
+        "Machine", "Virtio", "PCI", "Options", "Chardev", "DistIRQ", "DeviceModel", "CPU", "Jobs",
+        "Shm", "QAPI", "JSON", "Host",
       ]),
     module("Options", ["QAPI", "JSON", "Host"]),
     module(
@@ -80,7 +79,7 @@ let package = Package(
       [
         "Options", "Security", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev",
         "DistIRQ", "CPU",
-        "DeviceModel",
+        "DeviceModel", "Jobs",
         "Shm",
         "QAPI",
         "JSON", "Host",
@@ -96,6 +95,7 @@ let package = Package(
     module("DistIRQ", ["CPU", "DeviceModel"]),
     module("CPU", ["DeviceModel", "Shm", "CX86"]),
     module("DeviceModel", ["Shm", "QAPI", "JSON", "Host"]),
+    module("Jobs", ["QAPI", "Host"]),
     module("Shm", ["Host", "CLinux"]),
     module("QAPI", ["JSON"], plugins: ["GenerateQAPI"]),
     module("JSON", ["CJansson"]),
@@ -158,6 +158,7 @@ let package = Package(
     tests("JSONTests", ["JSON"]),
     tests("QAPITests", ["QAPI", "JSON"]),
     tests("OptionsTests", ["Options", "QAPI", "JSON"]),
+    tests("JobsTests", ["Jobs", "QAPI", "Host"]),
     tests("ShmTests", ["Shm", "Host"]),
     tests("DeviceModelTests", ["DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
     tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
@@ -176,8 +177,8 @@ let package = Package(
     tests(
       "MachineTests",
       [
-        "Machine", "Options", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "QAPI",
-        "JSON", "Host",
+        "Machine", "Options", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "Jobs",
+        "QAPI", "JSON", "Host",
       ]),
     tests(
       "MonitorTests",

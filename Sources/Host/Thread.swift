@@ -60,6 +60,9 @@ package final class HostThread: Sendable {
   /// Sends a signal to the thread; with an empty handler it interrupts a system call.
   package func signal(_ number: Int32) { _ = pthread_kill(handle, number) }
 
+  /// How many processors the host has for us, at least one.
+  package static var processorCount: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+
   /// Gives the process a name for `ps` and `top` (`-name process=`): at most 15 bytes of it show.
   package static func nameProcess(_ name: String) {
     _ = unsafe goliath_set_thread_name(String(name.prefix(15)))

@@ -4,6 +4,7 @@ package import DeviceModel
 package import DistIRQ
 package import Host
 import JSON
+package import Jobs
 package import Options
 package import QAPI
 package import Shm
@@ -36,6 +37,10 @@ package final class Machine {
   /// Interrupt controllers, for inspection.
   package let fabric: InterruptFabric
   package let chardevs: ChardevRegistry
+  /// Long work that monitors watch.
+  package let jobs: JobRegistry
+  /// `dump-guest-memory`.
+  package let dumps = DumpControl()
 
   let vm: any VirtualMachine
   /// What `query-status` says of `singlestep`, under any accelerator.
@@ -70,6 +75,7 @@ package final class Machine {
     self.onEvent = onEvent
     self.onExit = onExit
     self.chardevs = chardevs
+    jobs = JobRegistry(onEvent: onEvent)
     self.cpuid = cpuid
     let objects =
       objects ?? ObjectRegistry(make: ObjectFactory(configuration.machine).make)
@@ -164,6 +170,15 @@ package final class Machine {
   /// `inject-nmi`: an edge on LINT1 of every local APIC.
   package func injectNMI() { fabric.pulseNMI() }
 
+  /// Stops the guest while its state is being saved.
+  func suspendForSaving() { perform(control.beginSaving()) }
+
+  /// Lets the guest go on after `suspendForSaving`, if it ran before.
+  func resumeAfterSaving() { perform(control.endSaving()) }
+
+  /// Tells monitors.
+  func emit(_ event: QAPI.Event) { onEvent(event) }
+
   /// Ends the process in good order: `quit` or a signal.
   package func quit(_ cause: ShutdownCause) { perform(control.shutDown(cause)) }
 
@@ -257,6 +272,7 @@ package final class Machine {
 
   /// Ends all vCPU threads; the machine is of no use after that.
   package func tearDown() {
+    abandonDump()
     group.pause()
     for thread in group.threads { thread.end() }
   }

@@ -98,6 +98,18 @@ package struct RunControl: Equatable, Sendable {
     return [.wakeMachine, .emit(.wakeup), .resumeVCPUs]
   }
 
+  /// The machine's state is to be saved: the guest stands meanwhile.
+  package mutating func beginSaving() -> [Effect] {
+    isRunning ? halt(.saveVm) : []
+  }
+
+  /// The state has been saved, and the guest ran before; a reset meanwhile does not keep it from running on.
+  package mutating func endSaving() -> [Effect] {
+    guard state == .saveVm || state == .prelaunch else { return [] }
+    state = .running
+    return [.emit(.resume), .resumeVCPUs]
+  }
+
   /// A vCPU cannot go on.
   package mutating func fail() -> [Effect] {
     isRunning ? halt(.internalError) : []

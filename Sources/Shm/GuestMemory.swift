@@ -63,7 +63,7 @@ package struct MemorySlot: Sendable {
     var observers: [@Sendable (GuestAddress, PageRight) -> Void] = []
   }
   private let rights = Mutex(Rights())
-  private let hasPolicy = Atomic<Bool>(false)
+  let hasPolicy = Atomic<Bool>(false)
   private let accesses = AccessCounts()
   /// One revocation at a time waits for `accesses`.
   private let revocation = Mutex(())

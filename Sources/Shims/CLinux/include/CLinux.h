@@ -98,3 +98,18 @@ int goliath_disassembler_libraries(void);
 /// Its length, or 0.
 int goliath_disassemble(int library, int bits, const unsigned char *code, uint64_t size, uint64_t address,
                         char *text, uint64_t room);
+
+#define GOLIATH_ZLIB 1
+#define GOLIATH_LZO 2
+#define GOLIATH_SNAPPY 4
+
+/// The compression libraries that this host has, or'ed. Looks once.
+int32_t goliath_compression_libraries(void);
+
+/// The state of one compressing thread, or NULL when the library is missing or memory is short.
+struct goliath_compressor;
+struct goliath_compressor *goliath_compressor_make(int32_t kind);
+void goliath_compressor_free(struct goliath_compressor *compressor);
+
+/// Compresses `count` bytes (at most 64 KiB) for themselves. The length, or -1 when they do not fit into `room`.
+int64_t goliath_compress(struct goliath_compressor *compressor, const void *in, uint64_t count, void *out, uint64_t room);
