@@ -49,10 +49,11 @@ import Synchronization
 
   /// Writes all of `bytes`. Throws `SystemError`.
   package func write(_ bytes: [UInt8]) throws(SystemError) {
-    try bytes.withUnsafeBytes { (buffer) throws(SystemError) in
-      // SAFETY: valid within the closure.
-      unsafe try write(buffer)
+    // SAFETY: valid within the closure.
+    let result = unsafe bytes.withUnsafeBytes { buffer in
+      Result { () throws(SystemError) in unsafe try write(buffer) }
     }
+    try result.get()
   }
 
   /// Writes all of `bytes`, which must stay valid through the call. Throws `SystemError`.
@@ -63,7 +64,7 @@ import Synchronization
       let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[done...])
       done += unsafe try writeSome(rest)
     }
-    if !bytes.isEmpty { endsInHole.store(false, ordering: .relaxed) }
+    if unsafe !bytes.isEmpty { endsInHole.store(false, ordering: .relaxed) }
   }
 
   /// Writes so many zeros: as a hole where the file can have one.
@@ -78,10 +79,13 @@ import Synchronization
     var left = count
     while left > 0 {
       let step = min(left, OutputFile.zeros.count)
-      try OutputFile.zeros.withUnsafeBytes { (buffer) throws(SystemError) in
-        // SAFETY: valid within the closure; `step` is within it.
-        unsafe try write(UnsafeRawBufferPointer(rebasing: buffer[..<step]))
+      // SAFETY: valid within the closure; `step` is within it.
+      let result = unsafe OutputFile.zeros.withUnsafeBytes { buffer in
+        Result { () throws(SystemError) in
+          unsafe try write(UnsafeRawBufferPointer(rebasing: buffer[..<step]))
+        }
       }
+      try result.get()
       left -= step
     }
   }
@@ -94,21 +98,24 @@ import Synchronization
     try SystemError.check("ftruncate") { () -> Int32 in ftruncate(target, length) }
   }
 
+  private static let sendFlags = Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL)
+
   private func writeSome(_ bytes: UnsafeRawBufferPointer) throws(SystemError) -> Int {
     // A file takes large pieces quickly; smaller ones let a cancel through.
     let part = unsafe UnsafeRawBufferPointer(rebasing: bytes.prefix(4 << 20))
     let target = descriptor
     if kind != .file { try waitWritable() }
     let isSocket = kind == .socket
-    do {
+    do throws(SystemError) {
       // SAFETY: the caller keeps the bytes valid.
       return try SystemError.check("write") { () -> Int in
         unsafe isSocket
-          ? Glibc.send(target, part.baseAddress, part.count, Int32(MSG_DONTWAIT.rawValue) | Int32(MSG_NOSIGNAL.rawValue))
+          ? Glibc.send(target, part.baseAddress, part.count, OutputFile.sendFlags)
           : Glibc.write(target, part.baseAddress, part.count)
       }
-    } catch where error.code == EAGAIN {
-      return 0
+    } catch {
+      if error.code == EAGAIN { return 0 }
+      throw error
     }
   }
 

@@ -112,7 +112,7 @@ extension GuestMemory {
     }
     guard let bytes = read(address, count: page) else { return .zero }
     // SAFETY: valid within the closure.
-    return bytes.withUnsafeBytes { unsafe append($0, to: &buffer, compressor) }
+    return unsafe bytes.withUnsafeBytes { unsafe append($0, to: &buffer, compressor) }
   }
 
   private func append(

@@ -1,4 +1,5 @@
 import Host
+import Jobs
 import Shm
 import Synchronization
 

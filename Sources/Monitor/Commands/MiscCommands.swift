@@ -10,9 +10,20 @@ extension MonitorCommands: @MainLoop MiscCommands {
     NameInfo(name: try context.configuration.name.guest)
   }
 
-  package func stop() throws(QAPIError) { try context.machine.stop() }
+  package func stop() throws(QAPIError) {
+    try refuseDuringDump()
+    try context.machine.stop()
+  }
+
+  /// The guest's memory must stand still while it is written.
+  private func refuseDuringDump() throws(QAPIError) {
+    if try context.machine.dumps.isActive {
+      throw QAPIError("There is a dump in process, please wait.")
+    }
+  }
 
   package func cont() throws(QAPIError) {
+    try refuseDuringDump()
     let machine = try context.machine
     do throws(RunControlError) { try machine.resume() } catch {
       throw QAPIError(error.message)
