@@ -121,7 +121,7 @@ package struct JobModel: Equatable, Sendable {
   package mutating func cancel() -> [JobStatus] {
     if isPausedByUser {
       isPausedByUser = false
-      pauseCount -= 1
+      pauseCount = max(0, pauseCount - 1)
     }
     isCancelled = true
     return wake()

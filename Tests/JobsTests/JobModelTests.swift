@@ -71,12 +71,13 @@ import Testing
 
   @Test func everyRandomRunKeepsToTheTable() {
     var random = SystemRandomNumberGenerator()
+    var bad = 0
     for _ in 0..<2000 {
       var model = JobModel(finalizesItself: .random(), dismissesItself: .random())
       var status = model.status
       func follow(_ entered: [JobStatus]) {
         for next in entered {
-          #expect(JobModel.allows(status, to: next))
+          if !JobModel.allows(status, to: next) { bad += 1 }
           status = next
         }
       }
@@ -95,9 +96,10 @@ import Testing
         case 9: follow(model.proceed())
         default: follow(model.abort())
         }
-        #expect(model.status == status && model.pauseCount >= 0)
+        if model.status != status || model.pauseCount < 0 { bad += 1 }
       }
     }
+    #expect(bad == 0)
   }
 }
 

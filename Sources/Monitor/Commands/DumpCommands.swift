@@ -6,13 +6,17 @@ package import QAPI
 // schemas/dump.json
 
 extension MonitorCommands: @MainLoop DumpCommands {
+  @MainLoop
   package func dumpGuestMemory(
     paging: Bool, protocol target: String, detach: Bool?, begin: Int?, length: Int?,
     format: DumpGuestMemoryFormat?, xJobId: String?
-  ) throws(QAPIError) {
+  ) async throws(QAPIError) {
+    let outcome = DumpOutcome()
     try startDump(
       paging: paging, target: target, begin: begin, length: length, format: format ?? .elf,
-      jobID: xJobId) { _ in }
+      jobID: xJobId, completion: outcome.set)
+    if detach == true { return }
+    if let failure = await outcome.value { throw QAPIError(failure.message) }
   }
 
   package func queryDump() throws(QAPIError) -> DumpQueryResult {
@@ -71,6 +75,26 @@ extension MonitorCommands: @MainLoop DumpCommands {
       return OutputFile(file)
     } catch {
       throw QAPIError("Could not open '\(path)': \(error.reason)")
+    }
+  }
+}
+
+/// How a dump ended, for the one who waits for it.
+@MainLoop
+private final class DumpOutcome {
+  private var result: DumpFailure??
+  private var waiter: CheckedContinuation<DumpFailure?, Never>?
+
+  func set(_ failure: DumpFailure?) {
+    result = .some(failure)
+    waiter?.resume(returning: failure)
+    waiter = nil
+  }
+
+  var value: DumpFailure? {
+    get async {
+      if let result { return result }
+      return await withCheckedContinuation { waiter = $0 }
     }
   }
 }
