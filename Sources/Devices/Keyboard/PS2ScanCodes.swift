@@ -26,7 +26,8 @@ enum PS2ScanCodes {
     } else if key == pause {
       guard isDown else { return [] }
       let isBreak = held.contains(0x1D) || held.contains(0x9D)
-      codes = isBreak ? [[0xE0, 0x46], [0xE0, 0xC6]] : [[0xE1, 0x1D, 0x45], [0xE1, 0x9D, 0xC5]]
+      codes = [[0xE1, 0x1D, 0x45], [0xE1, 0x9D, 0xC5]]
+      if isBreak { codes = [[0xE0, 0x46], [0xE0, 0xC6]] }
     } else {
       if set == 2, withoutSet2.contains(key) { return [] }
       let code = key & 0x7F | (isDown ? 0 : 0x80)
