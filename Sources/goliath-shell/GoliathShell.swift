@@ -36,6 +36,7 @@ enum GoliathShell {
     guard !options.nodes.isEmpty else { throw LineError("no address given; see --help") }
     if options.isRaw {
       guard options.nodes.count == 1 else { throw LineError("--raw is for one address") }
+      guard options.tls.folder == nil else { throw LineError("--raw knows no TLS") }
       return RawTerminal.run(options.nodes[0])
     }
     let isInteractive =
@@ -43,8 +44,11 @@ enum GoliathShell {
       && Terminal.isTerminal(0) && Terminal.isTerminal(1)
     _ = signal(SIGPIPE, SIG_IGN)
     let output = Output(isInteractive: isInteractive)
+    let credentials = try credentials(options.tls)
     let nodes = options.nodes.map {
-      Node($0, isHuman: options.mode == .human, outOfBand: options.wantsOutOfBand)
+      Node(
+        $0, isHuman: options.mode == .human, outOfBand: options.wantsOutOfBand,
+        credentials: credentials, hostName: options.tls.hostName)
     }
     let fleet: Fleet
     do throws(SystemError) { fleet = try Fleet(nodes) } catch {
@@ -63,6 +67,20 @@ enum GoliathShell {
     }
     if status != .success, !options.keepsGoing || !anyReady { return status }
     return max(status, Script(session, options).run())
+  }
+
+  /// What TLS needs; nil without it.
+  private static func credentials(_ tls: TLSOptions) throws(LineError) -> TLSCredentials? {
+    guard let folder = tls.folder else {
+      if tls == TLSOptions() { return nil }
+      throw LineError("TLS needs --tls-creds-dir")
+    }
+    do throws(TLSError) {
+      if tls.usesSharedKey {
+        return try .psk(folder: folder, endpoint: .client, user: tls.user)
+      }
+      return try .x509(folder: folder, endpoint: .client, verifiesPeer: tls.verifiesServer)
+    } catch { throw LineError(error.message) }
   }
 
   private static func isColoured(_ colour: ProgramOptions.Colour) -> Bool {

@@ -45,6 +45,11 @@ final class Node {
   /// What the server said of itself: the greeting's `version`, or the banner.
   private(set) var version = ""
   private var talk: Talk
+  private let credentials: TLSCredentials?
+  private let hostName: String?
+  private var session: TLSSession?
+  /// QEMU before 8.0 takes one byte of a monitor's TLS record and then waits for the next record, so each byte must be one.
+  private var sendsSingleBytes = false
   private var socket: Int32 = -1
   private var candidates: [ResolvedAddress] = []
   private var output: [UInt8] = []
@@ -53,8 +58,19 @@ final class Node {
   private var backOff: Int64 = 0
   private var buffer = [UInt8](repeating: 0, count: 1 << 16)
 
-  init(_ address: NodeAddress, isHuman: Bool, outOfBand: Bool) {
+  /// With `credentials` the connection is TLS; the server's certificate must be for `hostName`, or, without one, for the host of the
+  /// address.
+  init(
+    _ address: NodeAddress, isHuman: Bool, outOfBand: Bool, credentials: TLSCredentials? = nil,
+    hostName: String? = nil
+  ) {
     self.address = address
+    self.credentials = credentials
+    if case .inet(let inet) = address.socket {
+      self.hostName = hostName ?? inet.host
+    } else {
+      self.hostName = hostName
+    }
     self.isHuman = isHuman
     wantsOutOfBand = outOfBand
     talk = .human(HumanClientModel())
@@ -88,8 +104,7 @@ final class Node {
       if case .descriptor = address.socket {
         let descriptor = try Socket.connect(address.socket)
         socket = descriptor.release()
-        state = .greeting
-        return []
+        return begin()
       }
       candidates = try Socket.candidates(address.socket).addresses
     } catch {
@@ -105,12 +120,36 @@ final class Node {
       do throws(SystemError) {
         let (number, isPending) = try Socket.startConnecting(candidate)
         socket = number
-        state = isPending ? .connecting : .greeting
-        if !isPending { Socket.setNoDelay(number) }
-        return []
+        state = .connecting
+        return isPending ? [] : begin()
       } catch { reason = error.reason }
     }
     return close("cannot connect to \(address.socket.text): \(reason)")
+  }
+
+  /// The transport is there: the server, or TLS, speaks next.
+  private func begin() -> [News] {
+    Socket.setNoDelay(socket)
+    state = .greeting
+    guard let credentials else { return [] }
+    do throws(TLSError) {
+      let session = try TLSSession(credentials, hostName: hostName)
+      self.session = session
+      _ = try session.receive([])
+      output += session.takeOutput()
+    } catch { return close("TLS: \(error.message)") }
+    return flush()
+  }
+
+  /// Puts bytes into the output, encrypted where the connection is.
+  private func queue(_ bytes: [UInt8]) throws(TLSError) {
+    guard let session else {
+      output += bytes
+      return
+    }
+    defer { output += session.takeOutput() }
+    guard sendsSingleBytes else { return try session.send(bytes) }
+    for byte in bytes { try session.send([byte]) }
   }
 
   /// Ends the connection, if there is one, and everything that waits for it.
@@ -118,6 +157,7 @@ final class Node {
     let wasReady = state == .ready
     if socket >= 0 { FileDescriptor(owning: socket).close() }
     socket = -1
+    session = nil
     backOff = wasReady ? 100_000_000 : min(max(backOff * 2, 100_000_000), 5_000_000_000)
     state = .down(reason, retryAt: HostClock.monotonic &+ backOff)
     let now = HostClock.monotonic
@@ -150,14 +190,13 @@ final class Node {
       return []
     }
     waiting[token] = now
-    if let file, output.isEmpty {
+    let isFirst = output.isEmpty
+    do throws(TLSError) { try queue(bytes) } catch { return close("TLS: \(error.message)") }
+    if let file, isFirst {
       do throws(SystemError) {
-        let count = try Socket.send(socket, bytes, passing: file)
-        output = Array(bytes.dropFirst(count))
+        output.removeFirst(try Socket.send(socket, output, passing: file))
       } catch { return close("the connection ended: \(error.reason)") }
-      return flush()
     }
-    output += bytes
     return flush()
   }
 
@@ -187,11 +226,7 @@ final class Node {
     if ready.isEmpty || socket < 0 { return [] }
     if state == .connecting {
       let code = Socket.connectResult(socket)
-      guard code != 0 else {
-        Socket.setNoDelay(socket)
-        state = .greeting
-        return []
-      }
+      if code == 0 { return begin() }
       FileDescriptor(owning: socket).close()
       socket = -1
       return connectNext(SystemError(call: "connect", code: code).reason)
@@ -204,13 +239,12 @@ final class Node {
 
   private func flush() -> [News] {
     guard socket >= 0, !output.isEmpty else { return [] }
-    do throws(SystemError) {
-      let count = try Socket.send(socket, output, from: 0)
-      output.removeFirst(count)
-    } catch {
-      // What the server sent before it left may tell why.
-      return receive()
+    // A server that has left is noticed when reading: what it sent before may tell why.
+    guard let count = try? Socket.send(socket, output, from: 0) else {
+      output = []
+      return []
     }
+    output.removeFirst(count)
     return []
   }
 
@@ -224,12 +258,30 @@ final class Node {
           news += close("the server closed the connection\(greeting)")
           break
         }
-        news += take(buffer[..<count])
+        if let session {
+          news += decrypt(Array(buffer[..<count]), session)
+        } else {
+          news += take(buffer[..<count])
+        }
         if count < buffer.count { break }
       }
     } catch {
       news += close("the connection ended: \(error.reason)")
     }
+    return news
+  }
+
+  private func decrypt(_ bytes: [UInt8], _ session: TLSSession) -> [News] {
+    let plain: [UInt8]
+    do throws(TLSError) { plain = try session.receive(bytes) } catch {
+      // The alert tells the server why.
+      output += session.takeOutput()
+      return flush() + close("TLS: \(error.message)")
+    }
+    output += session.takeOutput()
+    var news = plain.isEmpty ? [] : take(plain[...])
+    if socket >= 0 { news += flush() }
+    if socket >= 0, session.phase == .ended { news += close("the server ended the TLS session") }
     return news
   }
 
@@ -250,7 +302,10 @@ final class Node {
     switch item {
     case .greeting(let greeting):
       version = Node.version(greeting)
-      output += model.negotiation
+      sendsSingleBytes = Node.isOldQEMU(greeting)
+      do throws(TLSError) { try queue(model.negotiation) } catch {
+        return close("TLS: \(error.message)")
+      }
       return flush()
     case .ready: return becomeReady()
     case .reply(let token?, let reply):
@@ -265,6 +320,7 @@ final class Node {
   private func take(_ item: HumanClientModel.Item) -> [News] {
     switch item {
     case .ready(let banner):
+      sendsSingleBytes = true  // The banner does not tell QEMU from others.
       version = banner.split(separator: "\n").first.map(String.init) ?? ""
       return becomeReady()
     case .answer(let token?, let text):
@@ -285,6 +341,12 @@ final class Node {
   private func finish(_ token: Int, _ outcome: Outcome) {
     guard let start = waiting.removeValue(forKey: token) else { return }
     finished[token] = (outcome, HostClock.monotonic &- start)
+  }
+
+  private static func isOldQEMU(_ greeting: JSONValue) -> Bool {
+    let version = greeting["version"]
+    return version?["qemu"]?["major"]?.intValue ?? 0 < 8
+      && version?["package"]?.stringValue?.hasPrefix("Goliath") != true
   }
 
   /// `QEMU 7.2.22 (package)` out of a greeting.

@@ -35,6 +35,7 @@ package struct ProgramOptions: Equatable, Sendable {
   package var wantsStartFailure = false
   package var select: String?
   package var hasHistory = true
+  package var tls = TLSOptions()
   /// Seconds for a reply; nil: no limit.
   package var timeout: Double?
   /// Seconds until a node must have greeted.
@@ -88,6 +89,19 @@ package struct ProgramOptions: Equatable, Sendable {
     for text in addresses { nodes.append(try NodeAddress(parsing: text)) }
     nodes = NodeAddress.distinct(nodes)
   }
+}
+
+/// How connections are encrypted.
+package struct TLSOptions: Equatable, Sendable {
+  /// The folder of certificates or keys, laid out as for `tls-creds-x509` and `tls-creds-psk`; nil: no TLS.
+  package var folder: String?
+  /// Keys that both sides know (`keys.psk`) in place of certificates.
+  package var usesSharedKey = false
+  /// The name for which the key is.
+  package var user: String?
+  /// What the server's certificate must be for; nil: the host of the address.
+  package var hostName: String?
+  package var verifiesServer = true
 }
 
 /// One option of the command line: how it is written, what it does, what the help says.
@@ -184,6 +198,26 @@ package struct OptionEntry: Sendable {
       _, options in
       options.wantsStartFailure = true
       options.retries = true
+    },
+    OptionEntry(
+      "--tls-creds-dir", "DIR", "use TLS, with the certificates in DIR (as tls-creds-x509 has them)"
+    ) {
+      value, options in options.tls.folder = value
+    },
+    OptionEntry("--tls-psk", nil, "use the keys in DIR's keys.psk in place of certificates") {
+      _, options in options.tls.usesSharedKey = true
+    },
+    OptionEntry("--tls-user", "NAME", "whose key (qemu)") { value, options in
+      options.tls.user = value
+    },
+    OptionEntry(
+      "--tls-hostname", "NAME",
+      "whom the server's certificate must be for (the host of the address)"
+    ) {
+      value, options in options.tls.hostName = value
+    },
+    OptionEntry("--tls-no-verify", nil, "take any certificate of the server") { _, options in
+      options.tls.verifiesServer = false
     },
     OptionEntry("--timing", nil, "print how long each reply took") { _, options in
       options.hasTiming = true
