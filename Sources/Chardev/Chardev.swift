@@ -6,10 +6,10 @@ import Glibc
 package final class Chardev: ChardevPortOwner {
   /// Its id, such as `serial0`.
   package let label: String
-  let transport: any ChardevTransport
+  private(set) var transport: any ChardevTransport
   private var ports: [ChardevPort] = []
   private var mux: MuxModel?
-  private let logFile: FileDescriptor?
+  private var logFile: FileDescriptor?
   /// Whether someone is at the other side.
   package private(set) var isOpen = false
   /// The clients of a device that serves any number, oldest first.
@@ -123,6 +123,34 @@ package final class Chardev: ChardevPortOwner {
 
   /// The descriptor that came last with the bytes of a Unix socket (SCM_RIGHTS); the caller owns it.
   package func takeDescriptor() -> Int32? { (transport as? SocketTransport)?.takeDescriptor() }
+
+  /// Becomes another device for the same user, which hears that the old one closed and the new one opened.
+  func change(to new: any ChardevTransport, log: consuming FileDescriptor?) {
+    for port in ports { port.flush() }
+    transportClosed()
+    transport.remove()
+    setReceiving(true)
+    transport = new
+    logFile = log
+    new.start(self)
+  }
+
+  /// Whether the user can go on with another device.
+  var canChange: Bool {
+    !isServing && ports.allSatisfy { $0.frontend?.canChangeDevice ?? true }
+  }
+
+  /// Takes a connected socket as a listening device's client. False, closing it, when that is no such device or has one.
+  package func addClient(_ socket: consuming FileDescriptor) -> Bool {
+    guard let transport = transport as? SocketTransport else { return false }
+    return transport.add(socket)
+  }
+
+  /// Removes the device while the process goes on.
+  func remove() {
+    transport.remove()
+    transportClosed()
+  }
 
   /// Ends the connection of a socket with one client.
   func disconnect() { (transport as? SocketTransport)?.disconnect() }

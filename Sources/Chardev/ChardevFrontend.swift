@@ -22,11 +22,15 @@ package protocol ChardevFrontend: AnyObject {
   /// After a `write` that was not taken whole: there is room again.
   func chardevDrained()
 
+  /// Whether the device may become another one below it (`chardev-change`).
+  var canChangeDevice: Bool { get }
+
   /// On a multiplexed device: keys go to this frontend from now on, or no longer.
   func chardevFocusChanged(_ hasFocus: Bool)
 }
 
 extension ChardevFrontend {
+  package var canChangeDevice: Bool { false }
   package func chardevOpened() {}
   package func chardevClosed() {}
   package func chardevBreak() {}

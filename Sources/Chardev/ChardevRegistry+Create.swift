@@ -3,60 +3,65 @@ import Host
 package import QAPI
 
 extension ChardevRegistry {
-  /// The kinds that `create` can make.
+  /// The kinds that `create` can make, in the order in which QEMU lists its own.
   package nonisolated static let supportedKinds: [ChardevBackendKind] = [
-    .null, .vc, .pty, .file, .pipe, .serial, .stdio, .ringbuf, .memory, .udp, .mux, .socket,
+    .testdev, .pty, .serial, .file, .memory, .udp, .parallel, .vc, .socket, .null, .pipe, .mux,
+    .ringbuf, .stdio,
   ]
 
   /// Makes a device from its description (`chardev-add`, `-chardev`) and enters it as `label`.
   ///
-  /// Start-up may wait here for a client-mode socket to connect, as QEMU does. Throws `ChardevError`.
+  /// Start-up may wait here for a client-mode socket to connect, as QEMU does; a running machine (`isRunning`) does not, and is
+  /// given descriptors by name only. Throws `ChardevError`.
   @discardableResult
   package func create(
-    _ label: String, _ backend: ChardevBackend
+    _ label: String, _ backend: ChardevBackend, isRunning: Bool = false
   ) throws(ChardevError) -> Chardev {
     try checkLabel(label)
     let log = try openLog(backend)
+    let transport = try makeTransport(label, backend, isRunning: isRunning)
+    let isMux = if case .mux = backend { true } else { false }
+    return add(label, transport, mux: isMux ? MuxModel(escape: muxEscape) : nil, log: log)
+  }
+
+  func makeTransport(
+    _ label: String, _ backend: ChardevBackend, isRunning: Bool
+  ) throws(ChardevError) -> any ChardevTransport {
     switch backend {
-    case .null: return add(label, NullTransport(), log: log)
-    case .vc: return add(label, NullTransport(filename: "vc"), log: log)
-    case .pty: return add(label, try PseudoTerminalTransport(), log: log)
+    case .null: return NullTransport()
+    case .vc: return NullTransport(filename: "vc")
+    case .pty: return try PseudoTerminalTransport()
     case .file(let file):
-      let transport = try StreamTransport.file(
+      return try StreamTransport.file(
         input: file.in, out: file.out, isAppending: file.append ?? false)
-      return add(label, transport, log: log)
-    case .pipe(let pipe): return add(label, try StreamTransport.pipe(path: pipe.device), log: log)
-    case .serial(let line):
-      return add(label, try StreamTransport.serialLine(path: line.device), log: log)
-    case .stdio(let stdio):
-      let transport = try StreamTransport.standardIO(signals: stdio.signal ?? true)
-      return add(label, transport, log: log)
-    case .ringbuf(let ring), .memory(let ring):
-      return add(label, try RingBufferTransport(size: ring.size ?? 65536), log: log)
+    case .pipe(let pipe): return try StreamTransport.pipe(path: pipe.device)
+    case .serial(let line): return try StreamTransport.serialLine(path: line.device)
+    case .parallel(let port): return try StreamTransport.parallelPort(path: port.device)
+    case .stdio(let stdio): return try StreamTransport.standardIO(signals: stdio.signal ?? true)
+    case .ringbuf(let ring): return try RingBufferTransport(size: ring.size ?? 65536)
+    case .memory(let ring):
+      return try RingBufferTransport(size: ring.size ?? 65536, filename: "memory")
     case .udp(let udp):
-      let transport = try DatagramTransport(
-        remote: try inet(udp.remote), local: try udp.local.map(inet))
-      return add(label, transport, log: log)
+      return try DatagramTransport(remote: try datagram(udp.remote), local: try local(udp.local))
     case .mux(let mux):
       guard let base = self[mux.chardev] else {
         throw ChardevError(.notFound, "mux: base chardev \(mux.chardev) not found")
       }
-      let transport = try MuxTransport(base: base)
-      return add(label, transport, mux: MuxModel(escape: muxEscape), log: log)
-    case .socket(let socket): return add(label, try makeSocket(label, socket), log: log)
-    case .parallel, .msmouse, .wctablet, .braille, .testdev, .console, .spicevmc, .spiceport,
-      .qemuVdagent, .dbus:
+      return try MuxTransport(base: base)
+    case .testdev: return TestDeviceTransport { [weak self] in self?.onTestExit($0) }
+    case .socket(let socket): return try makeSocket(label, socket, isRunning: isRunning)
+    case .msmouse, .wctablet, .braille, .console, .spicevmc, .spiceport, .qemuVdagent, .dbus:
       throw ChardevError(
         .unsupported, "'\(backend.kind.rawValue)' is not a valid char driver name",
-        hint:
-          "Supported: file, memory, mux, null, pipe, pty, ringbuf, serial, socket, stdio, udp, vc")
+        hint: "Supported: file, memory, mux, null, parallel, pipe, pty, ringbuf, serial, socket, "
+          + "stdio, testdev, udp, vc")
     }
   }
 
   // MARK: -
 
   private func makeSocket(
-    _ label: String, _ socket: ChardevSocket
+    _ label: String, _ socket: ChardevSocket, isRunning: Bool
   ) throws(ChardevError) -> SocketTransport {
     let isServer = socket.server ?? true
     var credentials: TLSCredentials?
@@ -80,8 +85,11 @@ extension ChardevRegistry {
     options.telnet = socket.telnet ?? false
     options.reconnectSeconds = Int64(socket.reconnect ?? 0)
     options.websocket = socket.websocket ?? false
+    options.isRunning = isRunning
+    try options.validate()
     if let credentials { options.layers.append(tlsLayer(credentials, socket)) }
-    return try SocketTransport(try address(socket.addr), options) { [weak self] reason in
+    let address = try address(socket.addr, isRunning: isRunning)
+    return try SocketTransport(address, options) { [weak self] reason in
       self?.onReport(label, reason)
     }
   }
@@ -123,19 +131,48 @@ extension ChardevRegistry {
     }
   }
 
-  private func address(_ address: SocketAddressLegacy) throws(ChardevError) -> SocketAddress {
+  private func address(
+    _ address: SocketAddressLegacy, isRunning: Bool
+  ) throws(ChardevError) -> SocketAddress {
     switch address {
     case .inet: return .inet(try inet(address))
     case .unix(let unix):
       return unix.abstract ?? false
         ? .abstract(name: unix.path, isTight: unix.tight ?? true) : .unix(path: unix.path)
     case .fd(let name):
-      if let number = Int32(name.str), number >= 0 { return .descriptor(number) }
-      if let number = descriptorNamed(name.str) { return .descriptor(number) }
-      throw ChardevError(.badOption, "File descriptor named '\(name.str)' has not been found")
-    case .vsock:
-      throw ChardevError(.unsupported, "vsock is not supported for character devices")
+      // A client of a monitor names what it has passed itself; numbers are the command line's.
+      if isRunning {
+        guard let number = descriptorNamed(name.str) else {
+          throw ChardevError(.badOption, "File descriptor named '\(name.str)' has not been found")
+        }
+        return .descriptor(number, name: name.str)
+      }
+      if let number = Int32(name.str), number >= 0 { return .descriptor(number, name: name.str) }
+      if let number = SocketActivation.descriptor(named: name.str) {
+        return .descriptor(number, name: name.str)
+      }
+      throw ChardevError(.badOption, "Unable to parse FD number \(name.str)")
+    case .vsock(let vsock):
+      guard let context = UInt32(vsock.cid) else {
+        throw ChardevError(.badOption, "Failed to parse cid '\(vsock.cid)'")
+      }
+      guard let port = UInt32(vsock.port) else {
+        throw ChardevError(.badOption, "Failed to parse port '\(vsock.port)'")
+      }
+      return .vsock(context: context, port: port)
     }
+  }
+
+  private func datagram(_ address: SocketAddressLegacy) throws(ChardevError) -> InetAddress {
+    guard case .inet = address else {
+      throw ChardevError(.badOption, "socket type unsupported for datagram")
+    }
+    return try inet(address)
+  }
+
+  private func local(_ address: SocketAddressLegacy?) throws(ChardevError) -> InetAddress? {
+    guard let address else { return nil }
+    return try inet(address)
   }
 
   private func inet(_ address: SocketAddressLegacy) throws(ChardevError) -> InetAddress {
@@ -147,11 +184,16 @@ extension ChardevRegistry {
       keepAlive: inet.keepAlive ?? false, isNumeric: inet.numeric ?? false)
   }
 
-  private func openLog(_ backend: ChardevBackend) throws(ChardevError) -> FileDescriptor? {
+  func openLog(_ backend: ChardevBackend) throws(ChardevError) -> FileDescriptor? {
     let (path, isAppending) = backend.log
     guard let path else { return nil }
     let flags = O_WRONLY | O_CREAT | (isAppending ? O_APPEND : O_TRUNC)
     do { return try FileDescriptor.open(path, flags) } catch {
+      if path.utf8.starts(with: DescriptorSets.prefix.utf8) {
+        let digits = String(flags, radix: 16)
+        throw ChardevError(
+          .cannotOpen, "Could not dup FD for \(path) flags \(digits): \(error.reason)")
+      }
       throw ChardevError(.cannotOpen, "Could not create '\(path)': \(error.reason)")
     }
   }

@@ -1,4 +1,5 @@
 package import Host
+package import QAPI
 
 /// All character devices of the process, by label, in order of creation.
 @MainLoop
@@ -11,6 +12,8 @@ package final class ChardevRegistry {
   }
 
   private var devices: [Chardev] = []
+  /// Labels in QEMU's order.
+  private var order = HashOrder()
   private var waiters: [() -> Void] = []
   /// The multiplexers' escape key (`-echr`); nil for none.
   package var muxEscape: UInt8? = 1
@@ -21,6 +24,8 @@ package final class ChardevRegistry {
   /// Lines for standard error: label and text, such as whom start-up waits for.
   package var onReport: (_ label: String, _ text: String) -> Void = { _, _ in }
 
+  /// What the guest's `testdev` asks for: the end of the process with this status.
+  package var onTestExit: (Int32) -> Void = { _ in }
   /// Descriptors that monitors were given by name (`getfd`), for `fd=NAME`; the caller owns what it gets.
   package var descriptorNamed: (String) -> Int32? = { _ in nil }
 
@@ -41,12 +46,15 @@ package final class ChardevRegistry {
   /// The device of that label.
   package subscript(label: String) -> Chardev? { devices.first { $0.label == label } }
 
-  /// Every device, in order of creation.
+  /// Every device, in the order in which QEMU lists them.
   package var list: [Info] {
-    devices.map {
+    order.names.reversed().compactMap { self[$0] }.map {
       Info(label: $0.label, filename: $0.filename, isFrontendOpen: $0.isFrontendOpen)
     }
   }
+
+  /// The labels of all devices, in order of creation.
+  package var labels: [String] { devices.map(\.label) }
 
   /// Removes a device that no frontend uses. Throws `notFound` or `inUse`.
   package func remove(_ label: String) throws(ChardevError) {
@@ -56,7 +64,38 @@ package final class ChardevRegistry {
     guard !devices[index].isFrontendOpen else {
       throw ChardevError(.inUse, "Chardev '\(label)' is busy")
     }
-    devices.remove(at: index).shutDown()
+    order.remove(label)
+    devices.remove(at: index).remove()
+  }
+
+  /// Makes a device another one, without taking it from its user. Throws when there is none, it is a multiplexer, its user cannot
+  /// go on with another one, or the new one cannot be made (then the old one stays if it has a user, as with QEMU).
+  @discardableResult
+  package func change(_ label: String, _ backend: ChardevBackend) throws(ChardevError) -> Chardev {
+    guard let device = self[label] else {
+      throw ChardevError(.notFound, "Chardev '\(label)' does not exist")
+    }
+    guard !device.isMultiplexed else {
+      throw ChardevError(.unsupported, "Mux device hotswap not supported yet")
+    }
+    guard device.isFrontendOpen else {
+      try remove(label)
+      do throws(ChardevError) { return try create(label, backend, isRunning: true) } catch {
+        throw ChardevError(error.kind, "Failed to add chardev '\(label)': \(error.message)")
+      }
+    }
+    guard device.canChange else {
+      throw ChardevError(.unsupported, "Chardev user does not support chardev hotswap")
+    }
+    if case .mux = backend {
+      throw ChardevError(.unsupported, "Mux device hotswap not supported yet")
+    }
+    let log = try openLog(backend)
+    device.change(to: try makeTransport(label, backend, isRunning: true), log: log)
+    announce(device)
+    order.remove(label)
+    order.insert(label)
+    return device
   }
 
   /// Runs `body` when every device that start-up waits for (`wait=on`) has its client: at once when there is none.
@@ -97,10 +136,15 @@ package final class ChardevRegistry {
     device.onMuxCommand = { [weak self] in self?.onMuxCommand($0) }
     device.onOpened = { [weak self] in self?.checkWaiters() }
     devices.append(device)
-    if let pty = transport as? PseudoTerminalTransport {
-      onNotice("char device redirected to \(pty.path) (label \(label))")
-    }
+    order.insert(label)
+    announce(device)
     return device
+  }
+
+  private func announce(_ device: Chardev) {
+    if let path = device.pseudoTerminalPath {
+      onNotice("char device redirected to \(path) (label \(device.label))")
+    }
   }
 
   private func checkWaiters() {

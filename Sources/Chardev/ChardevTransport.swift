@@ -22,6 +22,9 @@ protocol ChardevTransport: AnyObject {
   /// Sends the last bytes, waiting for a slow reader no longer than half a second.
   func drain(_ bytes: [UInt8])
 
+  /// Closes for good while the process goes on: `chardev-remove`.
+  func remove()
+
   /// Closes, removes what it made in the file system.
   func shutDown()
 }
@@ -29,4 +32,5 @@ protocol ChardevTransport: AnyObject {
 extension ChardevTransport {
   func drain(_ bytes: [UInt8]) { _ = write(bytes, from: 0) }
   var isWaitingForClient: Bool { false }
+  func remove() { shutDown() }
 }

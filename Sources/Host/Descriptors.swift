@@ -48,6 +48,45 @@ package enum Descriptors {
   }
 }
 
+/// What file a path names: device and number of its node.
+package struct FileIdentity: Equatable, Sendable {
+  private let device: UInt
+  private let node: UInt
+
+  /// Nil when there is none.
+  package init?(_ path: String) {
+    var status = stat()
+    // SAFETY: the string lives through the call, `status` outlives it.
+    guard unsafe lstat(path, &status) == 0 else { return nil }
+    device = UInt(status.st_dev)
+    node = UInt(status.st_ino)
+  }
+}
+
+/// Sockets that a service manager has opened for this process (sd_listen_fds(3)): descriptors from 3 on, counted in `LISTEN_FDS`,
+/// named in `LISTEN_FDNAMES`, if `LISTEN_PID` is this process.
+package enum SocketActivation {
+  /// The descriptor of that name, or with the number of its place (`systemd:0` is the first).
+  package static func descriptor(named name: String) -> Int32? {
+    guard let pid = value("LISTEN_PID").flatMap({ Int32($0) }), pid == getpid(),
+      let count = value("LISTEN_FDS").flatMap({ Int32($0) }), count > 0, count < 1024
+    else { return nil }
+    if name.hasPrefix("systemd:") {
+      guard let place = Int32(name.dropFirst(8)), (0..<count).contains(place) else { return nil }
+      return 3 + place
+    }
+    let names = (value("LISTEN_FDNAMES") ?? "").split(
+      separator: ":", omittingEmptySubsequences: false)
+    guard let place = names.prefix(Int(count)).firstIndex(where: { $0 == name }) else { return nil }
+    return 3 + Int32(place)
+  }
+
+  private static func value(_ name: String) -> String? {
+    // SAFETY: the environment is not changed by this process; the string is copied at once.
+    unsafe getenv(name).map { unsafe String(cString: $0) }
+  }
+}
+
 /// Tells when a path is opened by anyone (inotify(7)).
 package struct OpenNotifier: ~Copyable {
   private let descriptor: FileDescriptor

@@ -18,12 +18,18 @@ package struct FileDescriptor: ~Copyable, Sendable {
     return value
   }
 
-  deinit { _ = Glibc.close(rawValue) }
+  deinit {
+    DescriptorSets.shared.closing(rawValue)
+    _ = Glibc.close(rawValue)
+  }
 
-  /// Opens `path`. Throws `SystemError` for `open`.
+  /// Opens `path`; `/dev/fdset/N` is a descriptor of that set (`DescriptorSets`). Throws `SystemError` for `open`.
   package static func open(
     _ path: String, _ flags: Int32, mode: mode_t = 0o666
   ) throws(SystemError) -> FileDescriptor {
+    if let set = try DescriptorSets.number(in: path) {
+      return FileDescriptor(owning: try DescriptorSets.shared.open(set, flags))
+    }
     let number: Int32 = try SystemError.check("open") { () -> Int32 in
       // SAFETY: the string lives through the call.
       unsafe Glibc.open(path, flags | O_CLOEXEC, mode)

@@ -25,8 +25,16 @@ package enum Socket {
       }
       try startListening(socket.rawValue, backlog)
       return socket
-    case .descriptor(let number):
-      let socket = try adopt(number)
+    case .descriptor(let number, let name):
+      let socket = try adopt(number, name)
+      try startListening(socket.rawValue, backlog)
+      return socket
+    case .vsock(let context, let port):
+      let resolved = ResolvedAddress(vsockContext: context, port: port)
+      let socket = try create(resolved.family, stream, "Failed to create socket")
+      do { try bind(socket.rawValue, resolved) } catch {
+        throw SocketError("Failed to bind socket", error)
+      }
       try startListening(socket.rawValue, backlog)
       return socket
     case .inet(let inet): return try listen(inet, backlog)
@@ -117,7 +125,22 @@ package enum Socket {
 
   /// Connects and waits for it; for start-up, where the user waits as well. Throws `SocketError`.
   package static func connect(_ address: SocketAddress) throws(SocketError) -> FileDescriptor {
-    if case .descriptor(let number) = address { return try adopt(number) }
+    guard let socket = try connect(address, patience: nil) else {
+      throw SocketError("Failed to connect to '\(address.text)'")
+    }
+    return socket
+  }
+
+  /// Connects and waits for it at most `patience` milliseconds for each address (nil: as long as it takes). Nil when that was not
+  /// enough, or a name would have to be asked for: whoever has no patience goes on in the background. Throws `SocketError`.
+  package static func connect(
+    _ address: SocketAddress, patience: Int32?
+  ) throws(SocketError) -> FileDescriptor? {
+    if case .descriptor(let number, let name) = address { return try adopt(number, name) }
+    if patience != nil, case .inet(var inet) = address {
+      inet.isNumeric = true
+      if (try? inet.resolve(isPassive: false, kind: stream)) == nil { return nil }
+    }
     let (addresses, name) = try candidates(address)
     var last = SocketError("Failed to connect to '\(name)': No such file or directory")
     for candidate in addresses {
@@ -127,7 +150,10 @@ package enum Socket {
         if isPending {
           var entry = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
           // SAFETY: one entry, alive through the call.
-          try SystemError.check("poll") { () -> Int32 in unsafe poll(&entry, 1, -1) }
+          let ready: Int32 = try SystemError.check("poll") { () -> Int32 in
+            unsafe poll(&entry, 1, patience ?? -1)
+          }
+          if ready == 0 { return nil }
           let code = connectResult(number)
           if code != 0 { throw SystemError(call: "connect", code: code) }
         }
@@ -135,7 +161,11 @@ package enum Socket {
           setOption(number, SOL_SOCKET, SO_KEEPALIVE, 1)
         }
         return socket
-      } catch { last = SocketError("Failed to connect to '\(name)'", error) }
+      } catch {
+        // A Unix socket whose queue is full.
+        if error.code == EAGAIN, patience != nil { return nil }
+        last = SocketError("Failed to connect to '\(name)'", error)
+      }
     }
     throw last
   }
@@ -150,7 +180,9 @@ package enum Socket {
       ([try ResolvedAddress(abstractName: name, isTight: isTight)], name)
     case .inet(let inet):
       (try inet.resolve(isPassive: false, kind: stream), "\(inet.host):\(inet.port)")
-    case .descriptor(let number): ([], String(number))
+    case .vsock(let context, let port):
+      ([ResolvedAddress(vsockContext: context, port: port)], "\(context):\(port)")
+    case .descriptor(_, let name): ([], name)
     }
   }
 
@@ -298,16 +330,18 @@ package enum Socket {
   }
 
   /// Takes over a descriptor that the process was given. Throws unless it is a socket.
-  private static func adopt(_ number: Int32) throws(SocketError) -> FileDescriptor {
+  private static func adopt(
+    _ number: Int32, _ name: String
+  ) throws(SocketError) -> FileDescriptor {
     var value: Int32 = 0
     var length = socklen_t(4)
     // SAFETY: both locals live through the call.
     guard unsafe getsockopt(number, SOL_SOCKET, SO_TYPE, &value, &length) == 0 else {
-      throw SocketError("File descriptor '\(number)' is not a socket")
+      throw SocketError("File descriptor '\(name)' is not a socket")
     }
     let socket = FileDescriptor(owning: number)
     do { try socket.setNonBlocking() } catch {
-      throw SocketError("File descriptor '\(number)' cannot be used", error)
+      throw SocketError("File descriptor '\(name)' cannot be used", error)
     }
     _ = fcntl(number, F_SETFD, FD_CLOEXEC)
     return socket

@@ -8,8 +8,10 @@ package enum SocketAddress: Equatable, Sendable {
   case unix(path: String)
   /// A name in Linux's abstract name space; `isTight` when the address ends with the name (unix(7)).
   case abstract(name: String, isTight: Bool)
-  /// An open socket that the process was given.
-  case descriptor(Int32)
+  /// A context and a port of the virtual machine sockets (vsock(7)).
+  case vsock(context: UInt32, port: UInt32)
+  /// An open socket that the process was given, and what its user calls it.
+  case descriptor(Int32, name: String)
 
   /// The part after the scheme in `info chardev`, such as `127.0.0.1:1234` or `/run/x.sock`.
   package var text: String {
@@ -17,7 +19,8 @@ package enum SocketAddress: Equatable, Sendable {
     case .inet(let address): address.text
     case .unix(let path): path
     case .abstract(let name, let isTight): "\(name),abstract=on\(isTight ? ",tight=on" : "")"
-    case .descriptor(let number): String(number)
+    case .vsock(let context, let port): "\(context):\(port)"
+    case .descriptor(_, let name): name
     }
   }
 }
@@ -125,6 +128,20 @@ package struct ResolvedAddress: Equatable, Sendable {
     self.init(family: AF_UNIX, bytes: ResolvedAddress.family(AF_UNIX) + bytes)
   }
 
+  /// `AF_VSOCK`.
+  package static let vsockFamily: Int32 = 40
+
+  /// An address of the virtual machine sockets: family, nothing, port, context, padding.
+  package init(vsockContext context: UInt32, port: UInt32) {
+    func word(_ value: UInt32) -> [UInt8] {
+      (0..<4).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) }
+    }
+    let head = ResolvedAddress.family(ResolvedAddress.vsockFamily) + [0, 0]
+    self.init(
+      family: ResolvedAddress.vsockFamily,
+      bytes: head + word(port) + word(context) + [0, 0, 0, 0])
+  }
+
   private static func family(_ family: Int32) -> [UInt8] {
     [UInt8(truncatingIfNeeded: family), UInt8(truncatingIfNeeded: family >> 8)]
   }
@@ -144,6 +161,12 @@ package struct ResolvedAddress: Equatable, Sendable {
     if family == AF_UNIX {
       let path = bytes.dropFirst(2)
       return String(decoding: path.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    if family == ResolvedAddress.vsockFamily, bytes.count >= 12 {
+      func word(_ start: Int) -> UInt32 {
+        (0..<4).reduce(0) { $0 | UInt32(bytes[start + $1]) << (UInt32($1) * 8) }
+      }
+      return "\(word(8)):\(word(4))"
     }
     var host = [UInt8](repeating: 0, count: 128)
     // SAFETY: the address bytes are a complete `sockaddr`; the buffer's size is passed along.

@@ -37,6 +37,14 @@ package enum Terminal {
   /// Whether someone has opened the other side of the pseudo-terminal `master`.
   package static func isPeerOpen(_ master: Int32) -> Bool { goliath_pty_is_open(master) != 0 }
 
+  /// Takes a parallel port (ppdev) for this process. Throws `SystemError` when it is none.
+  package static func claimParallelPort(_ descriptor: Int32) throws(SystemError) {
+    try SystemError.check("ioctl") { () -> Int32 in ioctl(descriptor, 0x708B) }
+  }
+
+  /// Gives it back.
+  package static func releaseParallelPort(_ descriptor: Int32) { _ = ioctl(descriptor, 0x708C) }
+
   /// Sets speed and frame of a serial line. Throws `SystemError`.
   package static func setSerial(
     _ descriptor: Int32, speed: Int32, dataBits: Int32 = 8, parity: Character = "N",

@@ -48,6 +48,7 @@ enum ChardevOptions {
           logfile: common.logfile, logappend: common.logappend,
           signal: values.boolean("signal") ?? true))
     },
+    Kind(name: "testdev") { _, common in .testdev(common) },
     Kind(name: "udp", make: ChardevSocketOptions.udp),
     Kind(name: "vc") { values, common in
       .vc(
@@ -61,8 +62,7 @@ enum ChardevOptions {
 
   /// Backends that QEMU has and Goliath has not.
   private static let refused = [
-    "braille", "dbus", "msmouse", "parallel", "parport", "qemu-vdagent", "spiceport", "spicevmc",
-    "testdev", "wctablet",
+    "braille", "dbus", "msmouse", "qemu-vdagent", "spiceport", "spicevmc", "wctablet",
   ]
 
   /// The devices that one set of parameters makes: one, or with `mux=on` a base and its multiplexer.

@@ -74,12 +74,11 @@ enum ChardevSocketOptions {
       throw OptionError(
         .invalidValue, values.origin, "chardev: socket: one of 'path', 'host' or 'fd' is needed")
     }
-    guard case .value(let number) = OptionText.integer(descriptor), number >= 0,
-      number <= Int32.max
-    else {
-      throw OptionError(.invalidValue, values.origin, "Unable to parse FD number \(descriptor)")
+    if case .value(let number) = OptionText.integer(descriptor), number >= 0, number <= Int32.max {
+      return .fd(DescriptorName(str: String(number)))
     }
-    return .fd(DescriptorName(str: String(number)))
+    // A name that the service manager gave it (socket activation), or nothing: seen when it is opened.
+    return .fd(DescriptorName(str: descriptor))
   }
 
   private static func inet(

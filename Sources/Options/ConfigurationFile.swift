@@ -57,7 +57,7 @@ enum ConfigurationFile {
 
   /// Groups of QEMU's whose options are refused on the command line too.
   private static let refusedGroups = [
-    "acpi": "acpitable", "add-fd": "add-fd", "blockdev": "blockdev", "drive": "drive",
+    "acpi": "acpitable", "blockdev": "blockdev", "drive": "drive",
     "fsdev": "fsdev", "icount": "icount", "iscsi": "iscsi", "net": "net", "netdev": "netdev",
     "nic": "nic", "numa": "numa", "option-rom": "option-rom",
     "plugin": "plugin", "smbios": "smbios", "spice": "spice", "tpmdev": "tpmdev", "trace": "trace",

@@ -72,6 +72,8 @@ struct OptionGroup: Sendable {
   static let firmwareItem = OptionGroup(
     "fw_cfg", impliedKey: "name",
     [("file", .string), ("gen_id", .string), ("name", .string), ("string", .string)])
+  static let descriptorSet = OptionGroup(
+    "add-fd", [("fd", .number), ("opaque", .string), ("set", .number)])
   static let monitor = OptionGroup(
     "mon", impliedKey: "chardev",
     [("chardev", .string), ("mode", .string), ("pretty", .boolean)])
@@ -93,8 +95,7 @@ struct OptionGroup: Sendable {
   /// Every group that a configuration file may hold.
   static let all: [OptionGroup] = [
     machine, smp, boot, memory, accel, device, object, global, name, rtc, action, messages,
-    overcommit,
-    sandbox, firmwareItem, monitor, chardev,
+    overcommit, sandbox, firmwareItem, monitor, chardev, descriptorSet,
   ]
 }
 

@@ -300,6 +300,11 @@ enum OptionTable {
       "pidfile", in: .process, "write the process id to a file",
       .argument("FILE") { state, text, _ in state.configuration.process.pidFile = text }),
     OptionDescriptor(
+      "add-fd", in: .process, "put an inherited descriptor into a set, to open as /dev/fdset/SET",
+      .argument("fd=FD,set=SET[,opaque=TEXT]") { state, text, origin throws(OptionError) in
+        try state.add(text, to: .descriptorSet, origin: origin)
+      }),
+    OptionDescriptor(
       "daemonize", in: .process, "go to the background once everything listens",
       .flag { state, origin in
         state.daemonize = origin

@@ -8,6 +8,17 @@ package struct ProcessConfiguration: Sendable, Equatable {
   package var daemonize = false
   /// `-sandbox on`; nil: no filter.
   package var sandbox: SandboxConfiguration?
+  /// `-add-fd`, in order.
+  package var addedDescriptors: [AddedDescriptor] = []
+}
+
+/// `-add-fd`: an inherited descriptor that goes into a set.
+package struct AddedDescriptor: Sendable, Equatable {
+  package var descriptor: Int32
+  package var set: Int64
+  /// What the user noted with it.
+  package var note: String?
+  package var origin: OptionOrigin
 }
 
 /// `-sandbox on,…`: which system calls are refused beyond the base filter.

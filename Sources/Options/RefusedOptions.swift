@@ -45,9 +45,6 @@ extension OptionTable {
       "semihosting-config")
     + refuse("instruction counting is not supported yet", "icount", "seed")
     + refuse(
-      "descriptor sets are not supported yet; -chardev socket takes an inherited descriptor as fd=",
-      "add-fd")
-    + refuse(
       "the process cannot change its user or root yet; start it as the user it shall run as",
       "runas", "chroot")
     + refuse(

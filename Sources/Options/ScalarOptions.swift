@@ -172,6 +172,9 @@ enum ScalarOptions {
     }
     try resolveClock(state, into: &configuration)
     try resolveSandbox(state, into: &configuration)
+    for values in state.list(.descriptorSet) {
+      configuration.process.addedDescriptors.append(try addedDescriptor(values))
+    }
   }
 
   private static func resolveClock(
@@ -207,6 +210,26 @@ enum ScalarOptions {
       guard ["none", "slew"].contains(entry.value) else { throw invalid(entry, ["none", "slew"]) }
       configuration.rtc.slewsLostTicks = entry.value == "slew"
     }
+  }
+
+  private static func addedDescriptor(
+    _ values: OptionValues
+  ) throws(OptionError) -> AddedDescriptor {
+    func number(_ key: String) throws(OptionError) -> Int64 {
+      // Written with a sign it wraps, as any number of QEMU's does.
+      guard let value = values.number(key).map({ Int64(bitPattern: $0) }), value >= 0 else {
+        throw OptionError(
+          .invalidValue, values.origin, "\(key) option is required and must be non-negative")
+      }
+      return value
+    }
+    let descriptor = Int32(clamping: try number("fd"))
+    guard descriptor > 2 else {
+      throw OptionError(.invalidValue, values.origin, "fd cannot be a standard I/O stream")
+    }
+    return AddedDescriptor(
+      descriptor: descriptor, set: try number("set"), note: values.string("opaque"),
+      origin: values.origin)
   }
 
   private static func resolveSandbox(

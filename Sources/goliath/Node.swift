@@ -38,6 +38,7 @@ final class Node {
     Node.running = self
     do {
       try Signals.watch { [weak self] request in self?.terminate(request) }
+      try addDescriptors()
       try writePidFile()
       try makeObjects(early: true)
       try makeChardevs()
@@ -57,7 +58,24 @@ final class Node {
     }
   }
 
+  /// The sets are there before anything is opened.
+  private func addDescriptors() throws {
+    let added = configuration.process.addedDescriptors
+    for entry in added {
+      do throws(SocketError) {
+        let copy = try InheritedDescriptor.duplicate(entry.descriptor)
+        DescriptorSets.shared.add(copy, to: entry.set, note: entry.note)
+      } catch { throw entry.origin.failure(error.message) }
+    }
+    // One descriptor may be in several sets: closed when all have their copies.
+    for number in Set(added.map(\.descriptor)) { FileDescriptor(owning: number).close() }
+    DescriptorSets.shared.setMachineProbe {
+      MainLoop.assumeIsolated { Node.running?.machine?.isRunning ?? false }
+    }
+  }
+
   private func makeChardevs() throws {
+    chardevs.onTestExit = { [weak self] in self?.exit($0) }
     chardevs.descriptorNamed = { [monitorContext] in monitorContext.descriptors.take($0) }
     let objects = monitorContext.objects
     chardevs.credentialsNamed = { id throws(ChardevError) in

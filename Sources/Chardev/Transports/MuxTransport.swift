@@ -36,6 +36,12 @@ final class MuxTransport: ChardevTransport, ChardevFrontend {
   /// The port stays attached: what it holds goes out when the base shuts down.
   func shutDown() {}
 
+  /// Gives up the base, which is free for another user then.
+  func remove() {
+    port?.detach()
+    port = nil
+  }
+
   // MARK: - ChardevFrontend
 
   func chardevReceived(_ bytes: [UInt8]) -> Int {

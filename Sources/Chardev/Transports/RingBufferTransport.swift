@@ -42,10 +42,13 @@ package struct RingBuffer: Equatable, Sendable {
 /// `ringbuf` (and its old name `memory`): output is kept in memory for `ringbuf-read`.
 @MainLoop
 final class RingBufferTransport: ChardevTransport {
-  let filename = "ringbuf"
+  let filename: String
   var contents: RingBuffer
 
-  init(size: Int) throws(ChardevError) { contents = try RingBuffer(size: size) }
+  init(size: Int, filename: String = "ringbuf") throws(ChardevError) {
+    self.filename = filename
+    contents = try RingBuffer(size: size)
+  }
 
   func start(_ device: Chardev) {
     MainLoop.post { [weak device] in device?.transportOpened() }

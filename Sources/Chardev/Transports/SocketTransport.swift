@@ -11,6 +11,8 @@ struct SocketOptions: Sendable {
   /// Client: seconds after which a lost or refused connection is tried again; 0 is never.
   var reconnectSeconds: Int64 = 0
   var websocket = false
+  /// The machine runs: nothing may wait for a connection.
+  var isRunning = false
   /// What makes the layers of a connection below websocket and telnet, the lowest first.
   var layers: [StreamLayerFactory] = []
 
@@ -38,6 +40,8 @@ final class SocketTransport: ChardevTransport {
   private let address: SocketAddress
   private let options: SocketOptions
   private let listener: ConnectionListener?
+  /// The file of a Unix socket that this device has made.
+  private let file: FileIdentity?
   /// The one connection.
   private var client: ClientStream?
   /// Where connections go when there may be any number.
@@ -49,6 +53,7 @@ final class SocketTransport: ChardevTransport {
   private weak var device: Chardev?
   private var isReceiving = true
   private var hadClient = false
+  private var hasReported = false
   /// Told about failed connection attempts of a reconnecting client, and about failed handshakes.
   private let report: (String) -> Void
 
@@ -63,12 +68,21 @@ final class SocketTransport: ChardevTransport {
     do throws(SocketError) {
       if options.isServer {
         listener = ConnectionListener(try Socket.listen(address))
+        file = if case .unix(let path) = address { FileIdentity(path) } else { nil }
       } else {
         listener = nil
-        if options.reconnectSeconds == 0 { initial = try Socket.connect(address).release() }
+        file = nil
+        if options.reconnectSeconds == 0 {
+          initial = try Socket.connect(
+            address, patience: options.isRunning ? SocketTransport.patience : nil
+          )?.release()
+        }
       }
     } catch { throw ChardevError(error) }
   }
+
+  /// Milliseconds that a running machine gives a peer to take a connection before that goes on in the background.
+  private static let patience: Int32 = 20
 
   /// The connection that was made at first, until `start`.
   private var initial: Int32?
@@ -78,29 +92,36 @@ final class SocketTransport: ChardevTransport {
   var filename: String {
     let server = options.isServer ? ",server=on" : ""
     let isInet = if case .inet = address { true } else { false }
-    let scheme = options.scheme ?? (isInet ? "tcp" : "unix")
     let connection = initial ?? (client ?? shownClient)?.descriptor
     guard let connection else {
       var text = address.text
       let own = listener?.address
       if isInet, let own { text = own.text }
       if case .descriptor = address { text = own?.text ?? address.text }
-      let kind = if case .unix = address { "unix" } else { scheme }
+      let kind =
+        switch address {
+        case .unix, .abstract: "unix"
+        case .vsock: "vsock"
+        case .inet: scheme
+        case .descriptor: own.map { $0.family == AF_UNIX ? "unix" : scheme } ?? "fd"
+        }
       return "disconnected:\(kind):\(text)\(server)"
     }
     return name(of: connection)
   }
 
+  private var scheme: String { options.scheme ?? "tcp" }
+
   /// Kind and addresses of one connection.
   func name(of connection: Int32) -> String {
     let server = options.isServer ? ",server=on" : ""
-    let kind = options.scheme ?? "tcp"
-    guard let own = Socket.localAddress(connection) else { return "\(kind):\(server)" }
+    guard let own = Socket.localAddress(connection) else { return "\(scheme):\(server)" }
     if own.family == AF_UNIX {
       let path = options.isServer ? own.text : Socket.peerAddress(connection)?.text ?? ""
       return "unix:\(path)\(server)"
     }
     let peer = Socket.peerAddress(connection)?.text ?? ""
+    let kind = own.family == ResolvedAddress.vsockFamily ? "vsock" : scheme
     return "\(kind):\(own.text)\(server) <-> \(peer)"
   }
 
@@ -143,7 +164,10 @@ final class SocketTransport: ChardevTransport {
     listener?.stop()
     connecting?.cancel()
     retry?.cancel()
-    if case .unix(let path) = address, options.isServer { Descriptors.unlink(path) }
+    // Another device may have put its own there meanwhile.
+    if case .unix(let path) = address, let file, FileIdentity(path) == file {
+      Descriptors.unlink(path)
+    }
   }
 
   /// The descriptor that came last, if one did; the caller owns it.
@@ -240,11 +264,17 @@ final class SocketTransport: ChardevTransport {
       guard let self else { return }
       self.connecting = nil
       switch result {
-      case .connected(let number): self.adopt(FileDescriptor(owning: number))
+      case .connected(let number):
+        self.hasReported = false
+        self.adopt(FileDescriptor(owning: number))
       case .failed(let message):
-        let label = self.device?.label ?? ""
-        self.report("Unable to connect character device \(label): \(message)")
-        self.scheduleRetry()
+        // Once until it succeeds: it is tried every few seconds.
+        if !self.hasReported {
+          let label = self.device?.label ?? ""
+          self.report("Unable to connect character device \(label): \(message)")
+        }
+        self.hasReported = true
+        if self.options.reconnectSeconds > 0 { self.scheduleRetry() }
       }
     }
   }

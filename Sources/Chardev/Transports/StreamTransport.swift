@@ -68,6 +68,18 @@ final class StreamTransport: ChardevTransport {
     return StreamTransport("serial", DescriptorStream(both: line, isSocket: false))
   }
 
+  /// `parallel`: a parallel port of the host (ppdev), claimed for as long as the device lives.
+  static func parallelPort(path: String) throws(ChardevError) -> StreamTransport {
+    let port = try open(path, O_RDWR | O_NONBLOCK)
+    let number = port.rawValue
+    do { try Terminal.claimParallelPort(number) } catch {
+      throw ChardevError(.cannotOpen, "not a parallel port: \(error.reason)")
+    }
+    return StreamTransport("parallel", DescriptorStream(both: port, isSocket: false)) {
+      Terminal.releaseParallelPort(number)
+    }
+  }
+
   private static var isStandardIOTaken = false
 
   /// `stdio`: the process's own input and output; a terminal is in raw mode meanwhile.

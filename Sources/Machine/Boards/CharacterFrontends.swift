@@ -20,6 +20,7 @@ final class SerialFrontend: ChardevFrontend {
       CharacterSink(send: { port.write($0) }, receiveReady: { port.resumeReceiving() }))
   }
 
+  var canChangeDevice: Bool { true }
   func chardevReceived(_ bytes: [UInt8]) -> Int { serial.receive(bytes[...]) }
   func chardevOpened() { serial.setConnected(true) }
   func chardevClosed() { serial.setConnected(false) }

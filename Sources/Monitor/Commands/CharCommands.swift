@@ -21,10 +21,20 @@ extension MonitorCommands: @MainLoop CharCommands {
     let chardevs = try context.machine.chardevs
     if chardevs[id] != nil { throw QAPIError("Chardev with id '\(id)' already exists") }
     do throws(ChardevError) {
-      return ChardevReturn(pty: try chardevs.create(id, backend).pseudoTerminalPath)
+      return ChardevReturn(
+        pty: try chardevs.create(id, backend, isRunning: true).pseudoTerminalPath)
     } catch {
       throw QAPIError("Failed to add chardev '\(id)': \(error.message)")
     }
+  }
+
+  package func chardevChange(
+    id: String, backend: ChardevBackend
+  ) throws(QAPIError) -> ChardevReturn {
+    let chardevs = try context.machine.chardevs
+    do throws(ChardevError) {
+      return ChardevReturn(pty: try chardevs.change(id, backend).pseudoTerminalPath)
+    } catch { throw QAPIError(error.message) }
   }
 
   package func chardevRemove(id: String) throws(QAPIError) {

@@ -1,3 +1,4 @@
+import Chardev
 import Host
 import Machine
 import Options
@@ -48,6 +49,47 @@ extension MonitorCommands: @MainLoop MiscCommands {
       throw QAPIError("File descriptor named '\(fdname)' not found")
     }
     FileDescriptor(owning: descriptor).close()
+  }
+
+  package func addFd(fdsetId: Int?, opaque: String?) throws(QAPIError) -> AddfdInfo {
+    guard let descriptor = takeDescriptor?() else {
+      throw QAPIError("No file descriptor supplied via SCM_RIGHTS")
+    }
+    let owned = FileDescriptor(owning: descriptor)
+    if let fdsetId, fdsetId < 0 { throw .expects("fdset-id", "a non-negative value") }
+    let set = DescriptorSets.shared.add(owned, to: fdsetId.map(Int64.init), note: opaque)
+    return AddfdInfo(fdsetId: Int(set), fd: Int(descriptor))
+  }
+
+  package func removeFd(fdsetId: Int, fd: Int?) throws(QAPIError) {
+    guard DescriptorSets.shared.remove(set: Int64(fdsetId), descriptor: fd.map(Int64.init)) else {
+      let name = "fdset-id:\(fdsetId)" + (fd.map { ", fd:\($0)" } ?? "")
+      throw QAPIError("File descriptor named '\(name)' not found")
+    }
+  }
+
+  package func queryFdsets() throws(QAPIError) -> [FdsetInfo] {
+    DescriptorSets.shared.list.map { set in
+      FdsetInfo(
+        fdsetId: Int(set.id),
+        fds: set.members.map { FdsetFdInfo(fd: Int($0.descriptor), opaque: $0.note) })
+    }
+  }
+
+  package func addClient(
+    protocol name: String, fdname: String, skipauth: Bool?, tls: Bool?
+  ) throws(QAPIError) {
+    guard let descriptor = context.descriptors.take(fdname) else {
+      throw QAPIError("File descriptor named '\(fdname)' has not been found")
+    }
+    let socket = FileDescriptor(owning: descriptor)
+    // Displays take clients by these names; there is none.
+    if name == "spice" { throw QAPIError(.deviceNotActive, "SPICE is not in use") }
+    if name == "@dbus-display" { throw QAPIError(.deviceNotActive, "D-Bus display is not in use") }
+    guard let device = try context.machine.chardevs[name] else {
+      throw QAPIError("protocol '\(name)' is invalid")
+    }
+    guard device.addClient(socket) else { throw QAPIError("failed to add client") }
   }
 
   @MainLoop

@@ -82,6 +82,7 @@ private final class HMPClientSession: ChardevFrontend {
   // MARK: - ChardevFrontend
 
   func chardevOpened() {
+    DescriptorSets.shared.clientsChanged(by: 1)
     isOpen = true
     output = []
     append(Array(HMPServer.banner.utf8) + editor.begin())
@@ -89,6 +90,7 @@ private final class HMPClientSession: ChardevFrontend {
   }
 
   func chardevClosed() {
+    DescriptorSets.shared.clientsChanged(by: -1)
     isOpen = false
     output = []
   }

@@ -37,6 +37,7 @@ private final class QMPClientSession: ChardevFrontend {
 
   /// A client is there: greets it.
   func chardevOpened() {
+    DescriptorSets.shared.clientsChanged(by: 1)
     let transport = QMPConnection.Transport(
       write: { [client] message in client.port.write(message) },
       resumeReceiving: { [client] in client.port.resumeReceiving() },
@@ -46,6 +47,7 @@ private final class QMPClientSession: ChardevFrontend {
 
   /// The client has left: forgets what it negotiated and queued.
   func chardevClosed() {
+    DescriptorSets.shared.clientsChanged(by: -1)
     connection?.close()
     connection = nil
   }
