@@ -15,6 +15,8 @@ package final class Chardev: ChardevPortOwner {
   /// The clients of a device that serves any number, oldest first.
   private var clients: [ServedClient] = []
   private var isServing = false
+  /// What the frontend has set, for a device that becomes another one.
+  private var line: ChardevLine?
   private var isReceiving = true
   /// What C-a x and C-a s ask of the machine; set by the registry.
   var onMuxCommand: (MuxCommand) -> Void = { _ in }
@@ -40,6 +42,12 @@ package final class Chardev: ChardevPortOwner {
 
   /// Whether a frontend is attached.
   package var isFrontendOpen: Bool { isServing || !ports.isEmpty }
+
+  /// What `query-chardev` says of that: a multiplexer opens its base when it has a frontend itself.
+  var isShownOpen: Bool {
+    if let mux = ports.first?.frontend as? MuxTransport { return mux.hasFrontends }
+    return isFrontendOpen
+  }
 
   /// How many clients have a session at present; 0 when it does not serve many.
   package var clientCount: Int { clients.count }
@@ -133,6 +141,7 @@ package final class Chardev: ChardevPortOwner {
     transport = new
     logFile = log
     new.start(self)
+    if let line { new.setLine(line) }
   }
 
   /// Whether the user can go on with another device.
@@ -244,6 +253,11 @@ package final class Chardev: ChardevPortOwner {
     announce(port)
     port.offerHeld()
     updateReceiving()
+  }
+
+  func setLine(_ line: ChardevLine) {
+    self.line = line
+    transport.setLine(line)
   }
 
   func detach(_ port: ChardevPort) {

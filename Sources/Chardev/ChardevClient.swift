@@ -117,6 +117,7 @@ final class ServedClient: ChardevConnection, ChardevPortOwner {
   }
 
   func detach(_ port: ChardevPort) { disconnect() }
+  func setLine(_ line: ChardevLine) {}
 
   // MARK: -
 

@@ -11,6 +11,28 @@ protocol ChardevPortOwner: AnyObject {
   /// The frontend of `port` can take bytes again.
   func resume(_ port: ChardevPort)
   func detach(_ port: ChardevPort)
+  func setLine(_ line: ChardevLine)
+}
+
+/// Speed and frame of a serial line.
+package struct ChardevLine: Equatable, Sendable {
+  /// Bits a second.
+  package var speed: Int32
+  package var dataBits: Int32
+  /// `N`, `E` or `O`.
+  package var parity: Character
+  package var stopBits: Int32
+  package var isSendingBreak: Bool
+
+  package init(
+    speed: Int32, dataBits: Int32, parity: Character, stopBits: Int32, isSendingBreak: Bool
+  ) {
+    self.speed = speed
+    self.dataBits = dataBits
+    self.parity = parity
+    self.stopBits = stopBits
+    self.isSendingBreak = isSendingBreak
+  }
 }
 
 /// A frontend's end of a character device: where it writes, from any thread.
@@ -85,6 +107,9 @@ package final class ChardevPort: Sendable {
     // Never at once: the frontend may say this in the midst of `chardevReceived`, before the rest of those bytes is held.
     MainLoop.post { self.owner?.resume(self) }
   }
+
+  /// Sets speed and frame of a serial line of the host; nothing on other devices. Any thread.
+  package func setLine(_ line: ChardevLine) { MainLoop.post { self.owner?.setLine(line) } }
 
   /// How many bytes wait to be sent. Any thread.
   package var queuedByteCount: Int {

@@ -21,7 +21,9 @@ extension ChardevRegistry {
     let log = try openLog(backend)
     let transport = try makeTransport(label, backend, isRunning: isRunning)
     let isMux = if case .mux = backend { true } else { false }
-    return add(label, transport, mux: isMux ? MuxModel(escape: muxEscape) : nil, log: log)
+    return add(
+      label, transport, mux: isMux ? MuxModel(escape: muxEscape) : nil, log: log,
+      isRunning: isRunning)
   }
 
   func makeTransport(

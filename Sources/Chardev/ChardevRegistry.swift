@@ -49,7 +49,7 @@ package final class ChardevRegistry {
   /// Every device, in the order in which QEMU lists them.
   package var list: [Info] {
     order.names.reversed().compactMap { self[$0] }.map {
-      Info(label: $0.label, filename: $0.filename, isFrontendOpen: $0.isFrontendOpen)
+      Info(label: $0.label, filename: $0.filename, isFrontendOpen: $0.isShownOpen)
     }
   }
 
@@ -92,7 +92,6 @@ package final class ChardevRegistry {
     }
     let log = try openLog(backend)
     device.change(to: try makeTransport(label, backend, isRunning: true), log: log)
-    announce(device)
     order.remove(label)
     order.insert(label)
     return device
@@ -130,21 +129,18 @@ package final class ChardevRegistry {
   @discardableResult
   func add(
     _ label: String, _ transport: any ChardevTransport, mux: MuxModel? = nil,
-    log: consuming FileDescriptor? = nil
+    log: consuming FileDescriptor? = nil, isRunning: Bool = false
   ) -> Chardev {
     let device = Chardev(label: label, transport: transport, mux: mux, log: log)
     device.onMuxCommand = { [weak self] in self?.onMuxCommand($0) }
     device.onOpened = { [weak self] in self?.checkWaiters() }
     devices.append(device)
     order.insert(label)
-    announce(device)
-    return device
-  }
-
-  private func announce(_ device: Chardev) {
-    if let path = device.pseudoTerminalPath {
-      onNotice("char device redirected to \(path) (label \(device.label))")
+    // Who makes one while the machine runs gets the path as an answer.
+    if !isRunning, let path = device.pseudoTerminalPath {
+      onNotice("char device redirected to \(path) (label \(label))")
     }
+    return device
   }
 
   private func checkWaiters() {

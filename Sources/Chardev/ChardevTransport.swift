@@ -19,6 +19,9 @@ protocol ChardevTransport: AnyObject {
   /// Whether a start-up that waits for a client (`wait=on`) must still wait.
   var isWaitingForClient: Bool { get }
 
+  /// Sets speed and frame of a serial line.
+  func setLine(_ line: ChardevLine)
+
   /// Sends the last bytes, waiting for a slow reader no longer than half a second.
   func drain(_ bytes: [UInt8])
 
@@ -33,4 +36,5 @@ extension ChardevTransport {
   func drain(_ bytes: [UInt8]) { _ = write(bytes, from: 0) }
   var isWaitingForClient: Bool { false }
   func remove() { shutDown() }
+  func setLine(_ line: ChardevLine) {}
 }

@@ -66,15 +66,14 @@ package struct FileIdentity: Equatable, Sendable {
 /// Sockets that a service manager has opened for this process (sd_listen_fds(3)): descriptors from 3 on, counted in `LISTEN_FDS`,
 /// named in `LISTEN_FDNAMES`, if `LISTEN_PID` is this process.
 package enum SocketActivation {
-  /// The descriptor of that name, or with the number of its place (`systemd:0` is the first).
-  package static func descriptor(named name: String) -> Int32? {
+  /// The descriptor that `systemd:NAME` means, or `systemd:0` for the first.
+  package static func descriptor(named text: String) -> Int32? {
+    guard text.hasPrefix("systemd:") else { return nil }
+    let name = String(text.dropFirst(8))
     guard let pid = value("LISTEN_PID").flatMap({ Int32($0) }), pid == getpid(),
       let count = value("LISTEN_FDS").flatMap({ Int32($0) }), count > 0, count < 1024
     else { return nil }
-    if name.hasPrefix("systemd:") {
-      guard let place = Int32(name.dropFirst(8)), (0..<count).contains(place) else { return nil }
-      return 3 + place
-    }
+    if let place = Int32(name) { return (0..<count).contains(place) ? 3 + place : nil }
     let names = (value("LISTEN_FDNAMES") ?? "").split(
       separator: ":", omittingEmptySubsequences: false)
     guard let place = names.prefix(Int(count)).firstIndex(where: { $0 == name }) else { return nil }

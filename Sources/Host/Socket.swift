@@ -182,7 +182,7 @@ package enum Socket {
       (try inet.resolve(isPassive: false, kind: stream), "\(inet.host):\(inet.port)")
     case .vsock(let context, let port):
       ([ResolvedAddress(vsockContext: context, port: port)], "\(context):\(port)")
-    case .descriptor(_, let name): ([], name)
+    case .descriptor: ([], address.text)
     }
   }
 
@@ -331,17 +331,17 @@ package enum Socket {
 
   /// Takes over a descriptor that the process was given. Throws unless it is a socket.
   private static func adopt(
-    _ number: Int32, _ name: String
+    _ number: Int32, _ name: String?
   ) throws(SocketError) -> FileDescriptor {
     var value: Int32 = 0
     var length = socklen_t(4)
     // SAFETY: both locals live through the call.
     guard unsafe getsockopt(number, SOL_SOCKET, SO_TYPE, &value, &length) == 0 else {
-      throw SocketError("File descriptor '\(name)' is not a socket")
+      throw SocketError("File descriptor '\(name ?? String(number))' is not a socket")
     }
     let socket = FileDescriptor(owning: number)
     do { try socket.setNonBlocking() } catch {
-      throw SocketError("File descriptor '\(name)' cannot be used", error)
+      throw SocketError("File descriptor '\(name ?? String(number))' cannot be used", error)
     }
     _ = fcntl(number, F_SETFD, FD_CLOEXEC)
     return socket

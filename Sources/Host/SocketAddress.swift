@@ -11,7 +11,7 @@ package enum SocketAddress: Equatable, Sendable {
   /// A context and a port of the virtual machine sockets (vsock(7)).
   case vsock(context: UInt32, port: UInt32)
   /// An open socket that the process was given, and what its user calls it.
-  case descriptor(Int32, name: String)
+  case descriptor(Int32, name: String? = nil)
 
   /// The part after the scheme in `info chardev`, such as `127.0.0.1:1234` or `/run/x.sock`.
   package var text: String {
@@ -20,7 +20,7 @@ package enum SocketAddress: Equatable, Sendable {
     case .unix(let path): path
     case .abstract(let name, let isTight): "\(name),abstract=on\(isTight ? ",tight=on" : "")"
     case .vsock(let context, let port): "\(context):\(port)"
-    case .descriptor(_, let name): name
+    case .descriptor(let number, let name): name ?? String(number)
     }
   }
 }

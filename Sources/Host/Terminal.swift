@@ -37,6 +37,11 @@ package enum Terminal {
   /// Whether someone has opened the other side of the pseudo-terminal `master`.
   package static func isPeerOpen(_ master: Int32) -> Bool { goliath_pty_is_open(master) != 0 }
 
+  /// Begins or ends a break condition on a serial line.
+  package static func setBreak(_ descriptor: Int32, _ on: Bool) {
+    _ = ioctl(descriptor, on ? 0x5427 : 0x5428)
+  }
+
   /// Takes a parallel port (ppdev) for this process. Throws `SystemError` when it is none.
   package static func claimParallelPort(_ descriptor: Int32) throws(SystemError) {
     try SystemError.check("ioctl") { () -> Int32 in ioctl(descriptor, 0x708B) }

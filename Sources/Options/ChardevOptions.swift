@@ -27,7 +27,10 @@ enum ChardevOptions {
   /// Backends in the order in which help lists them.
   static let kinds: [Kind] = [
     Kind(name: "file", make: file),
-    Kind(name: "memory", make: ringBuffer),
+    Kind(name: "memory") { values, common throws(OptionError) in
+      guard case .ringbuf(let ring) = try ringBuffer(values, common) else { return .null(common) }
+      return .memory(ring)
+    },
     Kind(name: "mux", make: mux),
     Kind(name: "null") { _, common in .null(common) },
     Kind(name: "parallel", oldName: "parport") { values, common throws(OptionError) in

@@ -77,8 +77,9 @@ enum ChardevSocketOptions {
     if case .value(let number) = OptionText.integer(descriptor), number >= 0, number <= Int32.max {
       return .fd(DescriptorName(str: String(number)))
     }
-    // A name that the service manager gave it (socket activation), or nothing: seen when it is opened.
-    return .fd(DescriptorName(str: descriptor))
+    // What the service manager opened (socket activation); whether there is such a one is seen later.
+    if descriptor.hasPrefix("systemd:") { return .fd(DescriptorName(str: descriptor)) }
+    throw OptionError(.invalidValue, values.origin, "Unable to parse FD number \(descriptor)")
   }
 
   private static func inet(

@@ -69,7 +69,8 @@ import Testing
     ),
     ("stdio,signal=off", .stdio(ChardevStdio(signal: false))),
     ("ringbuf,size=4k", .ringbuf(ChardevRingbuf(size: 4096))),
-    ("memory", .ringbuf(ChardevRingbuf())),
+    ("memory", .memory(ChardevRingbuf())),
+    ("testdev", .testdev(ChardevCommon())),
     ("tty,path=/dev/ttyS1", .serial(ChardevHostdev(device: "/dev/ttyS1"))),
     (
       "socket,path=/s,server=on,wait=off,telnet=on,logfile=/l",

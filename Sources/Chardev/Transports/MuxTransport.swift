@@ -42,6 +42,8 @@ final class MuxTransport: ChardevTransport, ChardevFrontend {
     port = nil
   }
 
+  var hasFrontends: Bool { device?.isFrontendOpen ?? false }
+
   // MARK: - ChardevFrontend
 
   func chardevReceived(_ bytes: [UInt8]) -> Int {

@@ -8,8 +8,14 @@ final class StreamTransport: ChardevTransport {
   private let stream: DescriptorStream
   private weak var device: Chardev?
   private let atEnd: () -> Void
+  /// The serial line that `setLine` is for.
+  private let line: Int32?
 
-  private init(_ filename: String, _ stream: DescriptorStream, atEnd: @escaping () -> Void = {}) {
+  private init(
+    _ filename: String, _ stream: DescriptorStream, line: Int32? = nil,
+    atEnd: @escaping () -> Void = {}
+  ) {
+    self.line = line
     self.filename = filename
     self.stream = stream
     self.atEnd = atEnd
@@ -25,6 +31,15 @@ final class StreamTransport: ChardevTransport {
 
   func write(_ bytes: [UInt8], from start: Int) -> Int { stream.write(bytes, from: start) }
   func setReceiving(_ on: Bool) { stream.setReceiving(on) }
+
+  func setLine(_ settings: ChardevLine) {
+    guard let line else { return }
+    // A line that cannot do it stays as it is.
+    try? Terminal.setSerial(
+      line, speed: settings.speed, dataBits: settings.dataBits, parity: settings.parity,
+      stopBits: settings.stopBits)
+    Terminal.setBreak(line, settings.isSendingBreak)
+  }
 
   func drain(_ bytes: [UInt8]) { stream.drain(bytes, milliseconds: 500) }
 
@@ -64,8 +79,10 @@ final class StreamTransport: ChardevTransport {
   /// `serial`: a line of the host, 115200 baud at first.
   static func serialLine(path: String) throws(ChardevError) -> StreamTransport {
     let line = try open(path, O_RDWR | O_NONBLOCK | O_NOCTTY)
-    try? Terminal.setSerial(line.rawValue, speed: 115_200)
-    return StreamTransport("serial", DescriptorStream(both: line, isSocket: false))
+    let number = line.rawValue
+    try? Terminal.setSerial(number, speed: 115_200)
+    return StreamTransport(
+      "serial", DescriptorStream(both: line, isSocket: false), line: number)
   }
 
   /// `parallel`: a parallel port of the host (ppdev), claimed for as long as the device lives.

@@ -10,17 +10,32 @@ package struct CharacterSink: Sendable {
   package let send: @Sendable (_ bytes: [UInt8]) -> Int
   /// The device can take input again, after a `receive` that did not take everything. Any thread, no lock held.
   package let receiveReady: @Sendable () -> Void
+  /// The guest has set speed or frame of its serial line. Any thread, no lock held.
+  package let setLine: @Sendable (SerialLine) -> Void
 
   package init(
     send: @escaping @Sendable (_ bytes: [UInt8]) -> Int,
-    receiveReady: @escaping @Sendable () -> Void = {}
+    receiveReady: @escaping @Sendable () -> Void = {},
+    setLine: @escaping @Sendable (SerialLine) -> Void = { _ in }
   ) {
     self.send = send
     self.receiveReady = receiveReady
+    self.setLine = setLine
   }
 
   /// Swallows everything.
   package static let null = CharacterSink(send: { $0.count })
+}
+
+/// Speed and frame of a serial line.
+package struct SerialLine: Equatable, Sendable {
+  package enum Parity: Equatable, Sendable { case none, odd, even }
+  /// Bits a second.
+  package var speed: UInt32
+  package var dataBits: Int
+  package var parity: Parity
+  package var stopBits: Int
+  package var isSendingBreak: Bool
 }
 
 /// A 16550A on the ISA bus, `isa-serial`: COM1 to COM4 or any other port.
@@ -57,6 +72,8 @@ package final class SerialPort: Device, BusDevice {
     /// `receive` did not take everything.
     var hasMoreInput = false
     var line = InterruptLine.unconnected
+    /// What the backend was told last.
+    var announcedLine: SerialLine?
     var clock: (any MachineClock)?
     var timer: (any MachineTimer)?
   }
@@ -111,6 +128,18 @@ package final class SerialPort: Device, BusDevice {
     update {
       $0.write(UInt8(truncatingIfNeeded: access.offset), UInt8(truncatingIfNeeded: value))
     }
+    // Drivers write the line control register last.
+    if access.offset & 7 == 3 { announceLine() }
+  }
+
+  private func announceLine() {
+    let (sink, line): (CharacterSink, SerialLine?) = state.withLock { state in
+      let line = state.uart.line(baudBase: baudBase)
+      if line == state.announcedLine { return (state.sink, nil) }
+      state.announcedLine = line
+      return (state.sink, line)
+    }
+    if let line { sink.setLine(line) }
   }
 
   // MARK: - Backend's side

@@ -185,6 +185,14 @@ package struct UART16550: Equatable, Sendable {
   /// A break is being sent (line control, bit 6).
   package var isSendingBreak: Bool { lineControl & 0x40 != 0 }
 
+  /// Speed and frame that the guest has set.
+  package func line(baudBase: UInt32) -> SerialLine {
+    SerialLine(
+      speed: baudBase / UInt32(max(divisor, 1)), dataBits: Int(lineControl & 3) &+ 5,
+      parity: lineControl & 0x08 == 0 ? .none : lineControl & 0x10 != 0 ? .even : .odd,
+      stopBits: lineControl & 4 != 0 ? 2 : 1, isSendingBreak: isSendingBreak)
+  }
+
   // MARK: -
 
   private var divisorLatchSelected: Bool { lineControl & 0x80 != 0 }

@@ -17,7 +17,20 @@ final class SerialFrontend: ChardevFrontend {
     let port = try chardev.attach(self, outputLimit: SerialFrontend.outputLimit)
     self.port = port
     serial.attach(
-      CharacterSink(send: { port.write($0) }, receiveReady: { port.resumeReceiving() }))
+      CharacterSink(
+        send: { port.write($0) }, receiveReady: { port.resumeReceiving() },
+        setLine: { line in
+          let parity: Character =
+            switch line.parity {
+            case .none: "N"
+            case .odd: "O"
+            case .even: "E"
+            }
+          port.setLine(
+            ChardevLine(
+              speed: Int32(clamping: line.speed), dataBits: Int32(line.dataBits), parity: parity,
+              stopBits: Int32(line.stopBits), isSendingBreak: line.isSendingBreak))
+        }))
   }
 
   var canChangeDevice: Bool { true }
