@@ -10,7 +10,7 @@ import Testing
 /// Descriptors that come with requests, and what commands do with them.
 @Suite(.timeLimit(.minutes(2)), .serialized) struct DescriptorCommandsTests {
   /// A raw client: replies in the order of requests, events left out.
-  private struct Raw: ~Copyable {
+  private final class Raw {
     let socket: FileDescriptor
     private var text: [UInt8] = []
 
@@ -21,7 +21,7 @@ import Testing
     }
 
     /// Sends a request, with a descriptor if given; answers its reply.
-    mutating func run(_ request: String, passing file: Int32? = nil) throws -> JSONValue {
+    func run(_ request: String, passing file: Int32? = nil) throws -> JSONValue {
       let bytes = Array(request.utf8)
       if let file {
         #expect(try Socket.send(socket.rawValue, bytes, passing: file) == bytes.count)
@@ -34,7 +34,7 @@ import Testing
       }
     }
 
-    private mutating func line() throws -> JSONValue {
+    private func line() throws -> JSONValue {
       var buffer = [UInt8](repeating: 0, count: 65536)
       while true {
         if let end = text.firstIndex(of: 10) {
@@ -56,7 +56,7 @@ import Testing
   @Test func setsAreFilledListedAndEmptied() async throws {
     try await MonitoredMachine.run { monitored in
       await MainLoop.query { DescriptorSets.shared.setMachineProbe { true } }
-      var client = try Raw(path: monitored.path())
+      let client = try Raw(path: monitored.path())
       #expect(
         description(try client.run(#"{"execute":"add-fd"}"#))
           == "No file descriptor supplied via SCM_RIGHTS")
@@ -91,7 +91,7 @@ import Testing
 
   @Test func connectedSocketsGoToTheDeviceThatIsNamed() async throws {
     try await MonitoredMachine.run { monitored in
-      var client = try Raw(path: monitored.path())
+      let client = try Raw(path: monitored.path())
       var pair: [Int32] = [0, 0]
       #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
       let mine = FileDescriptor(owning: pair[0])
@@ -123,7 +123,7 @@ import Testing
 
   @Test func devicesChangeByCommand() async throws {
     try await MonitoredMachine.run { monitored in
-      var client = try Raw(path: monitored.path())
+      let client = try Raw(path: monitored.path())
       func change(_ id: String) -> String {
         #"{"execute":"chardev-change","arguments":{"id":"\#(id)","backend":{"type":"null","data":{}}}}"#
       }
