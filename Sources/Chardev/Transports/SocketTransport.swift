@@ -96,7 +96,8 @@ final class SocketTransport: ChardevTransport {
     guard let connection else {
       var text = address.text
       let own = listener?.address
-      if isInet, let own { text = own.text }
+      // Without the brackets that a connected one has, as QEMU has it.
+      if isInet, let own { text = own.text.filter { $0 != "[" && $0 != "]" } }
       if case .descriptor = address { text = own?.text ?? address.text }
       let kind =
         switch address {
