@@ -16,7 +16,8 @@ import Testing
     "logfile /nope/", "memsave 0 1 /et", "cpu ", "closefd ", "boot_set ", "mouse_button ",
     "info registers ", "inf", "  chardev-r", "chardev-remov used", "nope ", "chardev-remove\t",
     "object_del ", "object_del r", "object_add rng-r", "object_add rng-random,", "sendkey f1",
-    "sendkey ctrl-alt-de", "sendkey ctrl-", "sendkey a b", "mouse_set ", "info me", "info mo",
+    "sendkey ctrl-alt-de", "sendkey ctrl-", "sendkey a b", "mouse_set ", "watchdog_action ",
+    "watchdog_action p", "info me", "info mo",
     "a b c d e f g h i j k l m n o p q ",
   ]
 

@@ -57,7 +57,9 @@ import Testing
     "qom-set /objects/m9 type x", "qom-set /objects/m9 dump", "qom-get /objects/r7 type",
     "info qom-tree /objects/r7", "info qom-tree r7", "object_del m9", "info memdev",
     "info iothreads",
-    "exit_preconfig", "info cpus x", "info mice x", "info pci x",
+    "exit_preconfig", "info cpus x", "balloon 64", "balloon -1", "balloon", "info balloon",
+    "watchdog_action nope", "watchdog_action RESET", "watchdog_action pause", "watchdog_action",
+    "info mice x", "info pci x",
   ]
 
   /// Names and arguments in the lines of `help`.

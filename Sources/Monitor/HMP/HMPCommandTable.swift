@@ -53,6 +53,21 @@ enum HMPCommandTable {
       case let word: session.print("unexpected option \(word)\n")
       }
     },
+    HMPCommand("balloon", "value:M", "target", help: "leave the guest so much memory, in MiB") {
+      session, arguments throws(QAPIError) in
+      try session.commands.balloon(value: Int(arguments.integer("value") ?? 0))
+    },
+    HMPCommand(
+      "watchdog_action", "action:s", "[reset|shutdown|poweroff|pause|debug|none]",
+      help: "choose what happens when the guest's watchdog runs out",
+      completion: HMPCompleters.words(WatchdogAction.allCases.map(\.rawValue))
+    ) { session, arguments throws(QAPIError) in
+      let word = (arguments.text("action") ?? "").lowercased()
+      guard let action = WatchdogAction(rawValue: word) else {
+        throw QAPIError("invalid parameter value: \(word)")
+      }
+      try session.commands.setAction(reboot: nil, shutdown: nil, panic: nil, watchdog: action)
+    },
     HMPCommand("exit_preconfig", help: "make the machine (after -preconfig)", early: true) {
       session, _ throws(QAPIError) in try session.commands.xExitPreconfig()
     },

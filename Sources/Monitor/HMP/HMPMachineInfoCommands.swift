@@ -4,6 +4,10 @@ import QAPI
 /// The subcommands of `info` about processors, memory and devices that QMP commands tell of.
 extension HMPCommandTable {
   static let machineInfoCommands = [
+    HMPCommand("balloon", help: "show how much memory the guest has left", .looks) {
+      session, _ throws(QAPIError) in
+      session.print("balloon: actual=\(try session.commands.queryBalloon().actual >> 20)\n")
+    },
     HMPCommand("cpus", help: "show the CPUs", .looks) { session, _ throws(QAPIError) in
       for cpu in try session.commands.queryCpusFast() {
         let mark = cpu.cpuIndex == session.currentCPU ? "*" : " "
