@@ -189,7 +189,7 @@ let package = Package(
     tests("ShellTests", ["goliath-shell", "QAPI", "JSON", "Host"]),
     tests("ProjectTests", []),
     tests(
-      "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"], exclude: ["lifecycle.py", "boots"]),
+      "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"], exclude: ["lifecycle.py", "secure-monitor.py", "boots"]),
   ]
 )
 
@@ -212,6 +212,6 @@ if Context.environment["GOLIATH_FUZZ"] != nil {
       swiftSettings: [
         .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"), coverage,
         .unsafeFlags(["-parse-as-library"]),
-      ], linkerSettings: [.unsafeFlags(["-sanitize=fuzzer"])]),
+      ], linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]),
   ]
 }

@@ -64,31 +64,31 @@ package final class CredentialsObject: UserObject {
     return credentials
   }
 
-  package var objectProperties: [ObjectProperty] {
-    func list(
+  private lazy var stored: StoredProperties = {
+    @MainLoop func list(
       _ endpoint: QCryptoTLSCredsEndpoint?, _ folder: String?, _ verifies: Bool?,
-      _ priority: String?, _ more: [ObjectProperty]
-    ) -> [ObjectProperty] {
-      [
-        .constant("endpoint", "QCryptoTLSCredsEndpoint", .string((endpoint ?? .client).rawValue)),
-        .constant("dir", "string", .string(folder ?? "")),
-        .constant("verify-peer", "bool", .bool(verifies ?? true)),
-        .constant("priority", "string", .string(priority ?? "")),
-      ] + more + [.constant("loaded", "bool", .bool(true))]
+      _ priority: String?, _ more: [StoredProperty]
+    ) -> StoredProperties {
+      StoredProperties(
+        [
+          .choice("endpoint", "QCryptoTLSCredsEndpoint", endpoint ?? .client),
+          .text("dir", folder), .flag("verify-peer", verifies), .text("priority", priority),
+        ] + more)
     }
     switch kind {
     case .x509(let own):
       return list(
         own.endpoint, own.dir, own.verifyPeer, own.priority,
-        [
-          .constant("sanity-check", "bool", .bool(own.sanityCheck ?? true)),
-          .constant("passwordid", "string", .string(own.passwordid ?? "")),
-        ])
+        [.flag("sanity-check", own.sanityCheck), .text("passwordid", own.passwordid)])
     case .psk(let own):
-      let user = ObjectProperty.constant("username", "string", .string(own.username ?? ""))
-      return list(own.endpoint, own.dir, own.verifyPeer, own.priority, [user])
+      return list(
+        own.endpoint, own.dir, own.verifyPeer, own.priority, [.text("username", own.username)])
     case .anonymous(let own):
       return list(own.endpoint, own.dir, own.verifyPeer, own.priority, [])
     }
+  }()
+
+  package var objectProperties: [ObjectProperty] {
+    stored.properties + [.constant("loaded", "bool", .bool(true))]
   }
 }

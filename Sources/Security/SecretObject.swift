@@ -10,7 +10,7 @@ package final class SecretObject: UserObject {
     case text(SecretProperties)
     case keyring(SecretKeyringProperties)
   }
-  private var source: Source
+  private let source: Source
   /// What it holds, once it is complete.
   package private(set) var secret: Secret?
 
@@ -44,26 +44,29 @@ package final class SecretObject: UserObject {
     { id in MainLoop.assumeIsolated { registry.find(id, SecretObject.self)?.secret } }
   }
 
-  package var objectProperties: [ObjectProperty] {
-    let (iv, key, format): (String?, String?, QCryptoSecretFormat?) =
-      switch source {
-      case .text(let own): (own.iv, own.keyid, own.format)
-      case .keyring(let own): (own.iv, own.keyid, own.format)
-      }
-    var list: [ObjectProperty] = [
-      .constant("iv", "string", .string(iv ?? "")),
-      .constant("keyid", "string", .string(key ?? "")),
-      .constant("loaded", "bool", .bool(true)),
-      .constant("format", "QCryptoSecretFormat", .string((format ?? .raw).rawValue)),
-    ]
+  private lazy var stored: (before: StoredProperties, after: StoredProperties) = {
+    @MainLoop func common(_ iv: String?, _ key: String?) -> [StoredProperty] {
+      [.text("iv", iv), .text("keyid", key)]
+    }
+    @MainLoop func format(_ format: QCryptoSecretFormat?) -> StoredProperty {
+      .choice("format", "QCryptoSecretFormat", format ?? .raw)
+    }
     switch source {
     case .text(let own):
-      list.append(.constant("file", "string", .string(own.file ?? "")))
-      list.append(.constant("data", "string", .string(own.data ?? "")))
+      return (
+        StoredProperties(common(own.iv, own.keyid)),
+        StoredProperties([format(own.format), .text("file", own.file), .text("data", own.data)])
+      )
     case .keyring(let own):
-      list.append(.constant("serial", "int32_t", own.serial.encoded))
+      return (
+        StoredProperties(common(own.iv, own.keyid)),
+        StoredProperties([format(own.format), .choice("serial", "int32_t", own.serial)])
+      )
     }
-    return list
+  }()
+
+  package var objectProperties: [ObjectProperty] {
+    stored.before.properties + [.constant("loaded", "bool", .bool(true))] + stored.after.properties
   }
 }
 

@@ -26,11 +26,29 @@ nonisolated(unsafe) private var fuzzer: any Fuzzer = {
   }
 }()
 
-/// libFuzzer's entry.
+/// What libFuzzer calls with each input.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func testOneInput(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
   fuzzer.run(Array(UnsafeBufferPointer(start: data, count: size)))
   return 0
+}
+
+private typealias Arguments = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+
+@_silgen_name("LLVMFuzzerRunDriver")
+private func runDriver(
+  _ count: UnsafeMutablePointer<CInt>, _ arguments: UnsafeMutablePointer<Arguments?>,
+  _ test: @convention(c) (UnsafePointer<UInt8>?, Int) -> CInt
+) -> CInt
+
+/// The program's entry: SwiftPM names it so, and makes it `main`.
+@_cdecl("monitor_fuzzer_main")
+public func fuzzerMain(
+  _ count: CInt, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+) -> CInt {
+  var count = count
+  var arguments = arguments
+  return runDriver(&count, &arguments, testOneInput)
 }
 
 /// Stops with what does not hold; libFuzzer keeps the input.

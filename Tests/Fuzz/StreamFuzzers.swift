@@ -24,7 +24,8 @@ struct TelnetFuzzer: Fuzzer {
 struct WebSocketFuzzer: Fuzzer {
   private func frames(_ parts: [[UInt8]]) -> WebSocketFrames.Step {
     var frames = WebSocketFrames()
-    var all = WebSocketFrames.Step()
+    // A step in which nothing happened.
+    var all = frames.receive([])
     for part in parts where !all.isOver {
       let step = frames.receive(part)
       require(step.data.count <= part.count, "more data than bytes")
