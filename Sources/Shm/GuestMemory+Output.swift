@@ -24,7 +24,8 @@ extension GuestMemory {
     var left = count
     while left > 0 {
       guard let piece = unsafe translate(at) else {
-        let step = Int(min(UInt64(left), GuestAddress.pageSize - at.rawValue % GuestAddress.pageSize))
+        let step = Int(
+          min(UInt64(left), GuestAddress.pageSize - at.rawValue % GuestAddress.pageSize))
         try output.writeZeros(step)
         at = at + UInt64(step)
         left -= step
@@ -36,7 +37,8 @@ extension GuestMemory {
         try output.write(bytes)
       } else {
         // SAFETY: `step` is within the slot, whose block stays mapped as long as this object lives.
-        unsafe try send(UnsafeRawBufferPointer(start: piece.host, count: step), at, output, presence)
+        unsafe try send(
+          UnsafeRawBufferPointer(start: piece.host, count: step), at, output, presence)
       }
       at = at + UInt64(step)
       left -= step
@@ -52,7 +54,8 @@ extension GuestMemory {
     let pages = unsafe (lead + bytes.count + page - 1) / page
     let host = unsafe UInt(bitPattern: bytes.baseAddress)
     let touched =
-      isPrivate(address) ? presence.touched(from: host, count: pages) : [Bool](repeating: true, count: pages)
+      isPrivate(address)
+      ? presence.touched(from: host, count: pages) : [Bool](repeating: true, count: pages)
     var pending = 0  // first byte that is not written yet
     var zeros = 0  // length of the run of zero pages that ends here
     var end = 0

@@ -7,7 +7,9 @@ package import Host
   private let pagemap: Int32
 
   /// Without `/proc` every page counts as touched.
-  package init() { pagemap = (try? FileDescriptor.open("/proc/self/pagemap", O_RDONLY))?.release() ?? -1 }
+  package init() {
+    pagemap = (try? FileDescriptor.open("/proc/self/pagemap", O_RDONLY))?.release() ?? -1
+  }
 
   deinit { if pagemap >= 0 { close(pagemap) } }
 

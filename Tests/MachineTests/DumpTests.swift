@@ -78,7 +78,8 @@ import Testing
       "python3", Checkout.root + "/Tests/Support/read-dump.py", path, folder + "/raw",
     ])
     try #require(result.status == 0, "\(result.text)")
-    let raw = try Array(Data(contentsOf: URL(filePath: folder + "/raw"), options: .mappedIfSafe).prefix(16 << 20))
+    let raw = try Array(
+      Data(contentsOf: URL(filePath: folder + "/raw"), options: .mappedIfSafe).prefix(16 << 20))
     return Outcome(about: try JSONValue(parsing: result.text), memory: raw, file: path)
   }
 
@@ -89,7 +90,9 @@ import Testing
 
   @Test func anELFDumpHoldsAllMemoryAndTheProcessors() throws {
     let memory = try Self.makeMemory()
-    let states = [Self.state(long: true, rip: 0xFFFF_8000_1234_5678), Self.state(long: true, rip: 2)]
+    let states = [
+      Self.state(long: true, rip: 0xFFFF_8000_1234_5678), Self.state(long: true, rip: 2),
+    ]
     let outcome = try dump(memory, states)
     #expect(outcome.about["machine"] == 62)
     #expect(
@@ -108,7 +111,8 @@ import Testing
   @Test func aProcessorOutsideLongModeMakesA32BitDump() throws {
     let outcome = try dump(try Self.makeMemory(), [Self.state(long: false, rip: 0xFFF0)])
     #expect(outcome.about["machine"] == 3)
-    #expect(outcome.about["notes"]?[0]?["size"] == 144 && outcome.about["notes"]?[0]?["rip"] == 0xFFF0)
+    #expect(
+      outcome.about["notes"]?[0]?["size"] == 144 && outcome.about["notes"]?[0]?["rip"] == 0xFFF0)
     #expect(outcome.about["notes"]?[0]?["rbx"] == 0xB0B)
   }
 
@@ -158,7 +162,9 @@ import Testing
 
   @Test func tablesThatMapThemselvesEndTheDump() throws {
     let memory = try Self.makeMemory()
-    for index in 0..<512 { memory.store(GuestAddress(0x1000 + UInt64(index) * 8), 0x1003 as UInt64) }
+    for index in 0..<512 {
+      memory.store(GuestAddress(0x1000 + UInt64(index) * 8), 0x1003 as UInt64)
+    }
     let failure = #expect(throws: DumpFailure.self) {
       _ = try dump(memory, [Self.state(long: true, rip: 0)], paging: true)
     }

@@ -65,7 +65,8 @@ extension Machine {
     let finish: @MainLoop @Sendable (DumpFailure?) -> Void = { [weak self] failure in
       self?.finishDump(failure)
       completion(failure)
-      work?.job?.finish(error: failure?.isCancelled == true ? "Operation canceled" : failure?.message)
+      work?.job?.finish(
+        error: failure?.isCancelled == true ? "Operation canceled" : failure?.message)
       work?.job = nil
     }
     do throws(SystemError) {
@@ -94,7 +95,8 @@ extension Machine {
     dump.cancel()
     let (completed, total) = dump.progress.now
     Log.error(
-      "the memory dump '\(dump.name)' is incomplete: \(completed) of \(total) bytes were dealt with")
+      "the memory dump '\(dump.name)' is incomplete: \(completed) of \(total) bytes were dealt with"
+    )
   }
 }
 

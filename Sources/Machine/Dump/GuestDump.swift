@@ -100,7 +100,9 @@ package final class GuestDump: Sendable {
   /// A pause point. Throws `DumpFailure` when the dump was cancelled.
   func checkPoint() throws(DumpFailure) {
     while true {
-      do { try output.checkCancelled() } catch { throw DumpFailure("dump: failed to save memory", error) }
+      do { try output.checkCancelled() } catch {
+        throw DumpFailure("dump: failed to save memory", error)
+      }
       let seen = holding.value
       guard isHeld.load(ordering: .acquiring) else { return }
       if !isStanding.exchange(true, ordering: .acquiringAndReleasing) { onHeld() }
@@ -205,7 +207,9 @@ package final class GuestDump: Sendable {
   }
 
   func write(_ bytes: [UInt8], _ what: String) throws(DumpFailure) {
-    do { try output.write(bytes) } catch { throw DumpFailure("dump: failed to write \(what)", error) }
+    do { try output.write(bytes) } catch {
+      throw DumpFailure("dump: failed to write \(what)", error)
+    }
   }
 }
 
