@@ -181,6 +181,7 @@ package final class Chardev: ChardevPortOwner {
   /// Someone is at the other side.
   func transportOpened() {
     guard !isOpen else { return }
+    Trace.write(.chardevOpened, "chardev \(label)")
     isOpen = true
     for port in ports { announce(port) }
     onOpened()
@@ -189,6 +190,7 @@ package final class Chardev: ChardevPortOwner {
   /// The other side is gone.
   func transportClosed() {
     guard isOpen else { return }
+    Trace.write(.chardevClosed, "chardev \(label)")
     isOpen = false
     for port in ports {
       port.held = []
@@ -215,6 +217,7 @@ package final class Chardev: ChardevPortOwner {
 
   /// A client of many has come.
   func clientOpened() {
+    Trace.write(.chardevOpened, "chardev \(label)")
     (transport as? SocketTransport)?.noteClient()
     isOpen = true
     onOpened()
@@ -222,6 +225,7 @@ package final class Chardev: ChardevPortOwner {
 
   /// A client of many is gone.
   func clientClosed(_ client: ServedClient) {
+    Trace.write(.chardevClosed, "chardev \(label)")
     clients.removeAll { $0 === client }
     (transport as? SocketTransport)?.shownClient = clients.first?.stream
     if !clients.contains(where: \.isOpen) { isOpen = false }

@@ -146,7 +146,9 @@ package final class AddressSpace: Sendable {
       address &+ UInt64(width &- 1) <= last, address &+ UInt64(width &- 1) >= address
     {
       let access = BusAccess(offset: address &- region.start, width: width, vcpu: vcpu)
-      return region.device.read(access) & AddressSpace.mask(width)
+      let value = region.device.read(access) & AddressSpace.mask(width)
+      trace(.memoryRegionOpsRead, region, address, width, value, vcpu)
+      return value
     }
     return splitRead(map, address, width, vcpu)
   }
@@ -158,6 +160,7 @@ package final class AddressSpace: Sendable {
       address &+ UInt64(width &- 1) <= last, address &+ UInt64(width &- 1) >= address
     {
       let access = BusAccess(offset: address &- region.start, width: width, vcpu: vcpu)
+      trace(.memoryRegionOpsWrite, region, address, width, value, vcpu)
       region.device.write(access, value & AddressSpace.mask(width))
       return
     }
@@ -182,7 +185,9 @@ package final class AddressSpace: Sendable {
       }
       let step = AddressSpace.step(region, at, last, width - done)
       let access = BusAccess(offset: at &- region.start, width: step, vcpu: vcpu)
-      value |= (region.device.read(access) & AddressSpace.mask(step)) &<< UInt64(done &* 8)
+      let part = region.device.read(access) & AddressSpace.mask(step)
+      trace(.memoryRegionOpsRead, region, at, step, part, vcpu)
+      value |= part &<< UInt64(done &* 8)
       done += step
     }
     return value
@@ -201,9 +206,22 @@ package final class AddressSpace: Sendable {
       }
       let step = AddressSpace.step(region, at, last, width - done)
       let access = BusAccess(offset: at &- region.start, width: step, vcpu: vcpu)
-      region.device.write(access, (value &>> UInt64(done &* 8)) & AddressSpace.mask(step))
+      let part = (value &>> UInt64(done &* 8)) & AddressSpace.mask(step)
+      trace(.memoryRegionOpsWrite, region, at, step, part, vcpu)
+      region.device.write(access, part)
       done += step
     }
+  }
+
+  @inline(__always)
+  private func trace(
+    _ event: TraceEvent, _ region: BusRegion, _ address: UInt64, _ width: Int, _ value: UInt64,
+    _ vcpu: VCPUID
+  ) {
+    Trace.write(
+      event,
+      "cpu \(vcpu.rawValue) addr \(Trace.hex(address)) value \(Trace.hex(value)) size \(width)"
+        + " name '\(region.name)'")
   }
 
   /// Nothing answers: for `-d unimp`.

@@ -115,6 +115,8 @@ package enum MachineRequest: Sendable, Equatable {
   case rtcChanged(offsetInSeconds: Int64, path: String)
   /// The guest's balloon driver left it `actual` bytes of RAM.
   case balloonChanged(actual: UInt64)
+  /// A watchdog was not fed in time.
+  case watchdogExpired
   /// isa-debug-exit: the process ends with this status.
   case exit(status: Int32)
 }

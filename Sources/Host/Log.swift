@@ -100,6 +100,9 @@ package enum Log {
     emit(text() + "\n", to: sink.load(ordering: .relaxed))
   }
 
+  /// Writes a line of a trace event, which is asked for by other means than the log's items.
+  static func writeTrace(_ text: String) { emit(text + "\n", to: sink.load(ordering: .relaxed)) }
+
   private static func path(_ template: String) throws(LogError) -> String {
     guard let percent = template.firstIndex(of: "%") else { return template }
     let rest = template[template.index(after: percent)...]
@@ -150,6 +153,9 @@ package struct LogItems: OptionSet, Sendable {
   package static let noChaining = LogItems(rawValue: 1024)
   /// `cpu` shows the floating-point and vector registers too.
   package static let floatingPoint = LogItems(rawValue: 2048)
+
+  /// Trace events; which of them says `Trace`.
+  package static let trace = LogItems(rawValue: 4096)
 
   /// The items by their words, as QEMU spells them.
   package static let names: [(name: String, item: LogItems)] = [

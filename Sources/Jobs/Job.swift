@@ -109,6 +109,7 @@ package final class Job {
   package func finish(error reason: String? = nil) {
     guard !hasFinished else { return }
     hasFinished = true
+    Trace.write(.jobCompleted, "job \(id) error \(reason ?? "none")")
     if reason == nil, !model.isCancelled {
       report(model.succeed())
       transaction.jobSucceeded()
@@ -201,7 +202,10 @@ package final class Job {
   }
 
   private func report(_ entered: [JobStatus]) {
-    for status in entered { registry?.onEvent(.jobStatusChange(id: id, status: status)) }
+    for status in entered {
+      Trace.write(.jobStateTransition, "job \(id) now \(status.rawValue)")
+      registry?.onEvent(.jobStatusChange(id: id, status: status))
+    }
   }
 }
 

@@ -1,3 +1,4 @@
+import Host
 package import QAPI
 
 /// The life of a job: its state, and what may come next. A pure model of QEMU 7.2's rules (job.json: JobStatus, JobVerb).
@@ -56,6 +57,8 @@ package struct JobModel: Equatable, Sendable {
 
   /// Throws what a client is told when the present state does not accept a verb.
   package func check(_ verb: JobVerb, id: String) throws(QAPIError) {
+    Trace.write(
+      .jobApplyVerb, "job \(id) in state \(status.rawValue); applying verb \(verb.rawValue)")
     guard !JobModel.accepts(verb, in: status) else { return }
     throw QAPIError(
       "Job '\(id)' in state '\(status.rawValue)' cannot accept command verb '\(verb.rawValue)'")

@@ -57,6 +57,8 @@ package final class Machine {
   /// What the accelerator can give to CPU models, for the vCPUs' properties.
   package var cpuCapabilities: CPUCapabilities?
   private var control: RunControl
+  /// The state that was told last to `runstate_set`.
+  private var tracedState = RunState.prelaunch
   private let onEvent: @MainLoop (QAPI.Event) -> Void
   private let onExit: @MainLoop (Int32) -> Void
 
@@ -160,12 +162,16 @@ package final class Machine {
 
   /// `system_powerdown`: presses the power button.
   package func powerDown() {
+    Trace.write(.qemuSystemPowerdownRequest, "")
     onEvent(.powerdown)
     _ = board.pressPowerButton()
   }
 
   /// `system_wakeup`. Throws when the guest is not suspended.
-  package func wakeUp() throws(RunControlError) { perform(try control.wakeUp()) }
+  package func wakeUp() throws(RunControlError) {
+    Trace.write(.systemWakeupRequest, "")
+    perform(try control.wakeUp())
+  }
 
   /// `inject-nmi`: an edge on LINT1 of every local APIC.
   package func injectNMI() { fabric.pulseNMI() }
@@ -180,18 +186,25 @@ package final class Machine {
   func emit(_ event: QAPI.Event) { onEvent(event) }
 
   /// Ends the process in good order: `quit` or a signal.
-  package func quit(_ cause: ShutdownCause) { perform(control.shutDown(cause)) }
+  package func quit(_ cause: ShutdownCause) {
+    Trace.write(.qemuSystemShutdownRequest, "reason=\(cause.rawValue)")
+    perform(control.shutDown(cause))
+  }
 
   private func handle(_ request: MachineRequest) {
     switch request {
     case .reset: perform(control.reset(.guestReset))
-    case .shutdown: perform(control.shutDown(.guestShutdown))
+    case .shutdown: quit(.guestShutdown)
     case .suspend: perform(control.suspend())
     case .panicked(crashLoaded: true): onEvent(.guestCrashloaded(action: .run))
     case .panicked(crashLoaded: false): perform(control.panic())
     case .rtcChanged(let offset, let path):
       onEvent(.rtcChange(offset: Int(offset), qomPath: path))
     case .balloonChanged(let actual): onEvent(.balloonChange(actual: Int(clamping: actual)))
+    case .watchdogExpired:
+      Trace.write(.watchdogPerformAction, "action=\(actions.watchdog.rawValue)")
+      if actions.watchdog == .debug { Log.line("watchdog: timer fired") }
+      perform(control.watchdogExpired())
     case .exit(let status): perform([.pauseVCPUs, .exit(status)])
     }
   }
@@ -212,6 +225,12 @@ package final class Machine {
   }
 
   private func perform(_ effects: [RunControl.Effect]) {
+    if state != tracedState {
+      Trace.write(
+        .runstateSet,
+        "current_run_state \(tracedState.traced) new_state \(state.traced)")
+      tracedState = state
+    }
     for effect in effects {
       switch effect {
       case .pauseVCPUs: pauseVCPUs()
@@ -227,6 +246,8 @@ package final class Machine {
           onExit(1)
         }
       case .emit(let event): onEvent(event)
+      case .pressPowerButton: powerDown()
+      case .injectNMI: injectNMI()
       case .exit(let status): onExit(status)
       }
     }
@@ -237,10 +258,12 @@ package final class Machine {
     guard clock.isRunning else { return }
     group.pause()
     clock.pause()
+    Trace.write(.vmStateNotify, "running 0 reason \(state.traced)")
   }
 
   private func resumeVCPUs() {
     guard !clock.isRunning else { return }
+    Trace.write(.vmStateNotify, "running 1 reason \(state.traced)")
     clock.resume()
     for thread in group.threads { thread.apic.timeStampCounterChanged() }
     group.release()
@@ -280,5 +303,12 @@ package final class Machine {
   func thread(_ id: VCPUID) -> VCPUThread? {
     let threads = group.threads
     return Int(id.rawValue) < threads.count ? threads[Int(id.rawValue)] : nil
+  }
+}
+
+extension RunState {
+  /// Number and name, as trace lines show them.
+  fileprivate var traced: String {
+    "\(RunState.allCases.firstIndex(of: self) ?? 0) (\(rawValue))"
   }
 }

@@ -33,7 +33,12 @@ final class MachineParts {
       ports: AddressSpace(name: "I/O"), deviceMemory: AddressSpace(name: "memory"),
       memory: GuestMemory(), clock: clock,
       interrupt: { gsi in fabric.line(gsi) },
-      signalMSI: { address, data in fabric.signalMSI(address: address, data: data) },
+      signalMSI: { address, data in
+        Trace.write(
+          .messageSignalledInterrupt,
+          "address \(Trace.hex(address)) data \(Trace.hex(UInt64(data)))")
+        fabric.signalMSI(address: address, data: data)
+      },
       request: { request in requests.send(request) })
   }
 }
@@ -58,7 +63,7 @@ extension MachineRequest {
     switch self {
     case .reset, .shutdown, .suspend, .exit: true
     case .panicked(let crashLoaded): !crashLoaded
-    case .rtcChanged, .balloonChanged: false
+    case .rtcChanged, .balloonChanged, .watchdogExpired: false
     }
   }
 }

@@ -13,6 +13,8 @@ package struct RunControl: Equatable, Sendable {
     /// A reset from which the guest finds its memory again.
     case wakeMachine
     case emit(QAPI.Event)
+    case pressPowerButton
+    case injectNMI
     /// The process ends with this status.
     case exit(Int32)
   }
@@ -79,6 +81,21 @@ package struct RunControl: Equatable, Sendable {
         .pauseVCPUs, .emit(.guestPanicked(action: .poweroff)),
         .emit(.shutdown(guest: true, reason: .guestPanic)), .exit(1),
       ]
+    }
+  }
+
+  /// The guest has not fed its watchdog in time.
+  package mutating func watchdogExpired() -> [Effect] {
+    switch actions.watchdog {
+    case .reset: return [.emit(.watchdog(action: .reset))] + reset(.guestReset)
+    case .shutdown: return [.emit(.watchdog(action: .shutdown)), .pressPowerButton]
+    case .poweroff:
+      state = .shutdown
+      return [.pauseVCPUs, .emit(.watchdog(action: .poweroff)), .exit(0)]
+    case .pause: return [.emit(.watchdog(action: .pause))] + (isRunning ? halt(.watchdog) : [])
+    case .debug: return [.emit(.watchdog(action: .debug))]
+    case .none: return [.emit(.watchdog(action: .none))]
+    case .injectNMI: return [.emit(.watchdog(action: .injectNmi)), .injectNMI]
     }
   }
 

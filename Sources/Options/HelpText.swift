@@ -1,5 +1,6 @@
 // The texts of the help forms. Line starts and quoted names are what clients look for.
 
+import Host
 import QAPI
 
 /// Turns a help topic into the lines to print on stdout.
@@ -30,6 +31,8 @@ package enum HelpText {
     case .logItems:
       ["Log items (comma separated):"]
         + catalog.logItems.map { "\(padded($0.name, 15)) \($0.description)" }
+        + ["\(padded("trace:PATTERN", 15)) trace events ('-trace help' lists them)"]
+    case .traceEvents: TraceEvent.allCases.map(\.name)
     case .group(let name): group(name)
     case .videoCards: ["none                 no graphic card (default)"]
     case .displays: ["Available display backend types:", "none"]

@@ -43,6 +43,8 @@ package enum HelpTopic: Sendable, Equatable {
   case chardevs
   /// `-d help`.
   case logItems
+  /// `-trace help`.
+  case traceEvents
   /// `-smp help`, `-boot help`, …: the parameters of an option group.
   case group(String)
   /// `-vga help`.

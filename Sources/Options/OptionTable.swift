@@ -325,6 +325,9 @@ enum OptionTable {
       "D", in: .process, "log to a file instead of stderr",
       .argument("FILE") { state, text, _ in state.configuration.log.file = text }),
     OptionDescriptor(
+      "trace", in: .process, "write trace events to the log ('-trace help' lists them)",
+      .argument("[[enable=]PATTERN][,events=FILE][,file=FILE]", ScalarOptions.trace)),
+    OptionDescriptor(
       "dfilter", in: .process,
       "log guest code at these addresses only (in_asm, out_asm, exec, cpu)",
       .argument("FIRST..LAST|START+LENGTH|LAST-LENGTH,...") {

@@ -41,8 +41,20 @@ package struct LogConfiguration: Sendable, Equatable {
   package var items: [String] = []
   /// File instead of stderr; `%d` in it stands for the process id.
   package var file: String?
+  /// Trace events to switch, in order.
+  package var traces: [TraceRequest] = []
   /// What concerns guest code is logged for these linear addresses only; empty: for all.
   package var ranges: [ClosedRange<UInt64>] = []
+}
+
+/// One pattern, or one file of patterns, of `-trace` or `-d trace:`.
+package struct TraceRequest: Sendable, Equatable {
+  package enum Source: Sendable, Equatable {
+    case pattern(String)
+    case file(String)
+  }
+  package var source: Source
+  package var origin: OptionOrigin
 }
 
 /// `-msg`.

@@ -113,6 +113,11 @@ enum ScalarOptions {
     }
     let known = state.catalog.logItems.map(\.name)
     for word in text.split(separator: ",").map(String.init) {
+      if word.hasPrefix("trace:") {
+        let source = TraceRequest.Source.pattern(String(word.dropFirst(6)))
+        state.configuration.log.traces.append(TraceRequest(source: source, origin: origin))
+        continue
+      }
       let items = word == "all" ? known : [word]
       for item in items {
         guard known.contains(item) else {
@@ -129,6 +134,23 @@ enum ScalarOptions {
         if !state.configuration.log.items.contains(item) {
           state.configuration.log.items.append(item)
         }
+      }
+    }
+  }
+
+  static let trace: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
+    for pair in try KeyValueText.splitStrict(text, impliedKey: "enable", origin: origin) {
+      switch pair.key {
+      case "enable" where OptionText.isHelp(pair.value): state.help = .traceEvents
+      case "enable":
+        let source = TraceRequest.Source.pattern(pair.value)
+        state.configuration.log.traces.append(TraceRequest(source: source, origin: origin))
+      case "events":
+        let source = TraceRequest.Source.file(pair.value)
+        state.configuration.log.traces.append(TraceRequest(source: source, origin: origin))
+      case "file": state.configuration.log.file = pair.value
+      default:
+        throw OptionError(.unknownParameter, origin, "Invalid parameter '\(pair.key)'")
       }
     }
   }

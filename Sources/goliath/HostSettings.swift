@@ -27,10 +27,29 @@ enum HostSettings {
   private static func openLog(_ log: LogConfiguration) throws(OptionError) {
     let items = log.items.compactMap { LogItems(name: $0) }
     Log.addressRanges = log.ranges
+    let tracing: [LogItems] = log.traces.isEmpty ? [] : [.trace]
     do {
-      try Log.open(LogItems(items), file: log.file)
+      try Log.open(LogItems(items + tracing), file: log.file)
     } catch {
       throw OptionOrigin(option: "-D", argument: log.file).failure(error.message)
+    }
+    for trace in log.traces {
+      for pattern in try patterns(of: trace) where !pattern.apply() {
+        Log.warning("trace event '\(pattern.pattern)' does not exist")
+      }
+    }
+  }
+
+  private static func patterns(of trace: TraceRequest) throws(OptionError) -> [TracePattern] {
+    switch trace.source {
+    case .pattern(let text): return [TracePattern(text)]
+    case .file(let path):
+      do throws(SystemError) {
+        let bytes = try FileDescriptor.contents(of: path, limit: 1 << 20)
+        return TracePattern.lines(of: String(decoding: bytes, as: UTF8.self))
+      } catch {
+        throw trace.origin.failure("could not open trace events file '\(path)': \(error.reason)")
+      }
     }
   }
 }

@@ -56,4 +56,35 @@ import Testing
     _ = ignoring.panic()
     #expect(ignoring.isRunning)
   }
+
+  @Test func aWatchdogDoesWhatItsActionSays() throws {
+    func effects(_ action: ActionConfiguration.Watchdog) throws -> ([RunControl.Effect], RunState) {
+      var control = try running { $0.actions.watchdog = action }
+      return (control.watchdogExpired(), control.state)
+    }
+    #expect(try effects(.reset).0.contains(.resetMachine))
+    #expect(try effects(.shutdown).0 == [.emit(.watchdog(action: .shutdown)), .pressPowerButton])
+    #expect(
+      try effects(.poweroff).0
+        == [.pauseVCPUs, .emit(.watchdog(action: .poweroff)), .exit(0)])
+    let paused = try effects(.pause)
+    #expect(
+      paused.0 == [.emit(.watchdog(action: .pause)), .pauseVCPUs, .emit(.stop)]
+        && paused.1 == .watchdog)
+    #expect(try effects(.debug).0 == [.emit(.watchdog(action: .debug))])
+    #expect(try effects(.none).0 == [.emit(.watchdog(action: .none))])
+    let interrupted = try effects(.injectNMI)
+    #expect(interrupted.0.last == .injectNMI && interrupted.1 == .running)
+  }
+
+  @Test func savingStopsTheGuestForAWhile() throws {
+    var control = try running()
+    #expect(control.beginSaving() == [.pauseVCPUs, .emit(.stop)])
+    #expect(control.state == .saveVm && !control.isRunning)
+    #expect(control.beginSaving() == [])
+    #expect(control.endSaving() == [.emit(.resume), .resumeVCPUs] && control.isRunning)
+    _ = control.beginSaving()
+    _ = control.reset(.hostQmpSystemReset)
+    #expect(control.endSaving().last == .resumeVCPUs)
+  }
 }

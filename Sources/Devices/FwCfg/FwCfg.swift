@@ -1,4 +1,5 @@
 package import DeviceModel
+import Host
 import Shm
 import Synchronization
 
@@ -83,6 +84,7 @@ package final class FwCfg: Device, BusDevice {
   package func write(_ access: BusAccess, _ value: UInt64) {
     // A word selects; writing the data port did something in an interface that is gone.
     if access.width == 2 {
+      Trace.write(.fwCfgSelect, "key \(Trace.hex(value))")
       state.withLock { $0.model.select(UInt16(truncatingIfNeeded: value)) }
     }
   }
@@ -114,7 +116,10 @@ package final class FwCfg: Device, BusDevice {
         let bytes = memory.read(block, count: FwCfgDMACommand.size),
         let command = FwCfgDMACommand(parsing: bytes)
       else { return nil }
-      if let key = command.selects { state.model.select(key) }
+      if let key = command.selects {
+        Trace.write(.fwCfgSelect, "key \(Trace.hex(UInt64(key)))")
+        state.model.select(key)
+      }
       var succeeded = true
       if command.control & FwCfgDMACommand.readBit != 0 {
         succeeded = FwCfg.copyOut(&state.model, command, memory)

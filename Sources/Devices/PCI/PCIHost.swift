@@ -1,4 +1,5 @@
 package import DeviceModel
+import Host
 package import PCI
 import Synchronization
 
@@ -41,7 +42,9 @@ package final class PCIHost: Device, BusDevice {
     case .resetControl: return UInt64(resetType.load(ordering: .relaxed))
     case .configuration(let address, let offset):
       guard let function = bus.function(at: address) else { return UInt64.max }
-      return UInt64(function.readConfiguration(offset, width: access.width))
+      let value = function.readConfiguration(offset, width: access.width)
+      trace(.pciCfgRead, address, offset, "->", value)
+      return UInt64(value)
     case .nothing: return UInt64.max
     }
   }
@@ -55,8 +58,18 @@ package final class PCIHost: Device, BusDevice {
       resetType.store(UInt8(truncatingIfNeeded: value) & 2, ordering: .relaxed)
       if value & 4 != 0 { request.withLock { $0 }?.send(.reset) }
     case .configuration(let address, let offset):
+      trace(.pciCfgWrite, address, offset, "<-", value32)
       bus.function(at: address)?.writeConfiguration(offset, width: access.width, value32)
     case .nothing: break
     }
+  }
+
+  private func trace(
+    _ event: TraceEvent, _ address: PCIAddress, _ offset: Int, _ arrow: String, _ value: UInt32
+  ) {
+    Trace.write(
+      event,
+      "\(String(address.device, radix: 16)).\(address.function) @\(Trace.hex(UInt64(offset)))"
+        + " \(arrow) \(Trace.hex(UInt64(value)))")
   }
 }

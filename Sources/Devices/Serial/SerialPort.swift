@@ -1,4 +1,5 @@
 package import DeviceModel
+import Host
 import Synchronization
 
 /// Where a character device's bytes go and how it says that it can take more.
@@ -121,10 +122,14 @@ package final class SerialPort: Device, BusDevice {
   package func read(_ access: BusAccess) -> UInt64 {
     var value: UInt8 = 0
     update { value = $0.read(UInt8(truncatingIfNeeded: access.offset)) }
+    Trace.write(
+      .serialRead, "read addr \(Trace.hex(access.offset)) val \(Trace.hex(UInt64(value)))")
     return UInt64(value)
   }
 
   package func write(_ access: BusAccess, _ value: UInt64) {
+    Trace.write(
+      .serialWrite, "write addr \(Trace.hex(access.offset)) val \(Trace.hex(value))")
     update {
       $0.write(UInt8(truncatingIfNeeded: access.offset), UInt8(truncatingIfNeeded: value))
     }

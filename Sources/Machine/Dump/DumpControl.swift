@@ -60,6 +60,7 @@ extension Machine {
       }
     }
     dumps.status = .active
+    Trace.write(.dumpBegin, "format \(request.format.rawValue) to \(request.name)")
     dumps.dump = dump
     dumps.progress = dump.progress
     let finish: @MainLoop @Sendable (DumpFailure?) -> Void = { [weak self] failure in
@@ -85,6 +86,7 @@ extension Machine {
   private func finishDump(_ failure: DumpFailure?) {
     dumps.status = failure == nil ? .completed : .failed
     dumps.dump = nil
+    Trace.write(.dumpEnd, "error \(failure?.message ?? "none")")
     emit(.dumpCompleted(result: dumps.result, error: failure?.message))
     if dumps.wasRunning { resumeAfterSaving() }
   }

@@ -86,6 +86,7 @@ final class VCPUThread: Sendable {
 
   /// The state after a machine reset. Paused only. Throws `AcceleratorError`.
   func reset() throws(AcceleratorError) {
+    Trace.write(.guestCPUReset, vcpu: vcpu.id.rawValue, "cpu=\(vcpu.id)")
     if Log.isEnabled(.cpuReset), let state = try? vcpu.readState() {
       Log.write(
         .cpuReset, "CPU Reset (CPU \(vcpu.id))\n" + state.registerText(withFloatingPoint: true))
@@ -137,6 +138,8 @@ final class VCPUThread: Sendable {
   // MARK: - The vCPU's thread
 
   private func loop() {
+    Trace.write(.guestCPUEnter, vcpu: vcpu.id.rawValue, "cpu=\(vcpu.id)")
+    defer { Trace.write(.guestCPUExit, vcpu: vcpu.id.rawValue, "cpu=\(vcpu.id)") }
     while true {
       if pauses.load(ordering: .acquiring) > 0, !park() { return }
       takeEvents()
@@ -147,6 +150,7 @@ final class VCPUThread: Sendable {
       deliverInterrupt()
       switch vcpu.run() {
       case .halt:
+        Trace.write(.cpuHalt, vcpu: vcpu.id.rawValue, "cpu=\(vcpu.id)")
         activityBox.store(Activity.halted, ordering: .relaxed)
       case .interrupted, .interruptWindow:
         break
@@ -232,6 +236,9 @@ final class VCPUThread: Sendable {
       if let vector = apic.acknowledge() {
         Log.write(
           .interrupts, "CPU \(vcpu.id): interrupt vector 0x\(String(vector, radix: 16))")
+        Trace.write(
+          .cpuInterrupt, vcpu: vcpu.id.rawValue,
+          "cpu=\(vcpu.id) vector \(Trace.hex(UInt64(vector)))")
         vcpu.inject(vector: vector)
       }
       vcpu.wantsInterruptWindow = apic.pending.hasInterrupt

@@ -16,6 +16,11 @@ extension MonitorCommands: @MainLoop RunStateCommands {
       running: machine.isRunning, singlestep: machine.isSingleStepping, status: machine.state)
   }
 
+  package func watchdogSetAction(action: WatchdogAction) throws(QAPIError) {
+    Trace.write(.watchdogSetAction, "action=\(action.rawValue)")
+    try setAction(reboot: nil, shutdown: nil, panic: nil, watchdog: action)
+  }
+
   package func setAction(
     reboot: RebootAction?, shutdown: ShutdownAction?, panic: PanicAction?, watchdog: WatchdogAction?
   ) throws(QAPIError) {

@@ -62,6 +62,7 @@ package final class HMPSession {
     if let cpuIndex { currentCPU = cpuIndex }
     defer { if cpuIndex != nil { currentCPU = previous } }
     output = ""
+    Trace.write(.handleHMPCommand, "cmdline: \(commandLine)")
     await execute(Array(commandLine.utf8))
     return HMPSession.withCarriageReturns(output)
   }

@@ -15,6 +15,7 @@ package final class EventBroadcaster {
   /// Sends an event now, or later when it comes too often.
   package func emit(_ event: Event) {
     let timed = TimedEvent(event, microseconds: HostClock.realtime / 1000)
+    Trace.write(.monitorProtocolEventQueue, "event=\(event.name)")
     if let due = throttler.offer(timed, now: HostClock.monotonic) { send(due) }
     arm()
   }
@@ -30,6 +31,7 @@ package final class EventBroadcaster {
   // MARK: -
 
   private func send(_ event: TimedEvent) {
+    Trace.write(.monitorProtocolEventEmit, "event=\(event.event.name)")
     for receiver in receivers.values { receiver(event) }
   }
 

@@ -1,4 +1,5 @@
 import Host
+import JSON
 import QAPI
 
 /// One client of a QMP monitor, from its arrival to its leaving: feeds a `QMPSession`, runs its
@@ -101,6 +102,10 @@ final class QMPConnection {
     let result: Result<CommandResult, QAPIError>
     do throws(QAPIError) {
       let call = try request.call.get()
+      Trace.write(.handleQMPCommand, "req: \(call.command.rawValue) \(JSONValue.object(call.arguments).text)")
+      Trace.write(
+        isOutOfBand ? .monitorQMPCommandOutOfBand : .monitorQMPCommandInBand,
+        "id: \(request.id?.text ?? "")")
       try context.checkAvailable(call.command)
       if call.command.isAsynchronous { return runAsynchronously(request, call, handlers) }
       if isOutOfBand,
@@ -141,6 +146,7 @@ final class QMPConnection {
     to request: QMPRequest, _ result: Result<CommandResult, QAPIError>, isOutOfBand: Bool
   ) {
     let text = session.reply(to: request, result, isOutOfBand: isOutOfBand)
+    Trace.write(.monitorQMPRespond, "req: \(String(decoding: text.dropLast(2), as: UTF8.self))")
     if isOpen { transport.write(text) }
   }
 
