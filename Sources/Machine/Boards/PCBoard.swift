@@ -193,6 +193,8 @@ final class PCBoard: Board {
           device = DebugExit(
             port: try properties.port("iobase", default: 0x501),
             size: UInt32(truncatingIfNeeded: try properties.number("iosize", default: 2)))
+        case VMCoreInfo.type.name:
+          device = VMCoreInfo(fwCfg)
         case IB700.type.name:
           device = IB700()
         case PVPanic.type.name:

@@ -1,4 +1,5 @@
 import CPU
+import Devices
 package import Host
 package import Jobs
 package import QAPI
@@ -27,7 +28,11 @@ package final class DumpControl {
 
 extension Machine {
   /// What the guest's kernel tells about itself for dumps; nil without the device, or before the kernel has said it.
-  var vmcoreinfo: VMCoreInfoNote? { nil }
+  var vmcoreinfo: VMCoreInfoNote? {
+    let device = devices.lazy.compactMap { $0.device as? VMCoreInfo }.first
+    guard let place = device?.location else { return nil }
+    return memory.read(place.address, count: place.size).flatMap { VMCoreInfoNote($0) }
+  }
 
   /// Stops the guest and begins to write it to a file, on a thread of its own. Returns at once; `completion` is called at the end, after
   /// `DUMP_COMPLETED`, with the reason when the dump failed. With `jobID` the dump is a job as well.
