@@ -101,7 +101,7 @@ package enum Trace {
 
   /// Switches an event, for one processor or for all.
   package static func set(_ event: TraceEvent, _ on: Bool, vcpu: UInt32? = nil) {
-    let bit = 1 as UInt64 << UInt64(event.rawValue)
+    let bit: UInt64 = 1 << UInt64(event.rawValue)
     processors.withLock { state in
       if let vcpu {
         if on { state.chosen[event, default: []].insert(vcpu) } else { state.chosen[event]?.remove(vcpu) }

@@ -47,8 +47,6 @@ extension OptionTable {
     + refuse(
       "the process cannot change its user or root yet; start it as the user it shall run as",
       "runas", "chroot")
-    + refuse(
-      "trace points are not supported yet; '-d help' lists what can be logged", "trace")
     + refuse("plugins are not supported", "plugin")
     + refuse("compatibility policies are not supported yet", "compat")
     + refuse(

@@ -16,7 +16,9 @@ import Testing
   }
 
   @Test func whatMakesNoSenseIsNotBelieved() {
-    for (format, size) in [(0, 100), (2, 100), (1, 0), (1, 11), (1, 1 << 20 + 1)] as [(UInt8, UInt32)] {
+    for (format, size) in [(0, 100), (2, 100), (1, 0), (1, 11), (1, 1 << 20 + 1)]
+      as [(UInt8, UInt32)]
+    {
       #expect(VMCoreInfo.Location(parsing: file(format: format, size: size, address: 0)) == nil)
     }
     #expect(VMCoreInfo.Location(parsing: []) == nil)

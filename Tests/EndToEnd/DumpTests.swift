@@ -6,7 +6,9 @@ import Testing
 
 /// Dumps of a running SeaBIOS, and what else goes on meanwhile.
 @Suite(.serialized) struct DumpTests {
-  private static let machine = ["-accel", "tcg", "-m", "64", "-smp", "2", "-nodefaults", "-display", "none"]
+  private static let machine = [
+    "-accel", "tcg", "-m", "64", "-smp", "2", "-nodefaults", "-display", "none",
+  ]
 
   private func dump(_ client: QMPClient, _ arguments: String) throws -> JSONValue {
     try client.run("dump-guest-memory", "{\"paging\":false,\(arguments)}")

@@ -66,12 +66,15 @@ import Testing
   }
 
   @Test func switchingForOneProcessorTakesAnEventOfProcessors() throws {
-    let run = try Goliath(["-S", "-accel", "tcg", "-m", "32", "-smp", "2", "-nodefaults", "-display", "none"])
+    let run = try Goliath([
+      "-S", "-accel", "tcg", "-m", "32", "-smp", "2", "-nodefaults", "-display", "none",
+    ])
     let client = try run.connect()
     let refused = try client.run(
       "trace-event-set-state", #"{"name":"runstate_set","enable":true,"vcpu":0}"#)
     #expect(refused["error"]?["desc"] == "event \"runstate_set\" is not vCPU-specific")
-    _ = try client.run("trace-event-set-state", #"{"name":"guest_cpu_reset","enable":true,"vcpu":1}"#)
+    _ = try client.run(
+      "trace-event-set-state", #"{"name":"guest_cpu_reset","enable":true,"vcpu":1}"#)
     for (vcpu, state) in [(0, "disabled"), (1, "enabled")] {
       let reply = try client.run(
         "trace-event-get-state", "{\"name\":\"guest_cpu_reset\",\"vcpu\":\(vcpu)}")

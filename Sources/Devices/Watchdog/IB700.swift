@@ -27,7 +27,8 @@ package final class IB700: Device, BusDevice {
     for port in [IB700Model.disablePort, IB700Model.enablePort] {
       context.ports.add(
         BusRegion(
-          name: "ib700", start: UInt64(port), size: 1, device: port == IB700Model.enablePort ? self : Disable(self),
+          name: "ib700", start: UInt64(port), size: 1,
+          device: port == IB700Model.enablePort ? self : Disable(self),
           maximumWidth: 1))
     }
   }

@@ -170,7 +170,9 @@ extension DeviceProperty.Value {
 extension Machine {
   /// The types that `-device` can make.
   package nonisolated static var userDeviceTypes: [DeviceType] {
-    [SerialPort.type, ParallelPort.type, DebugConsole.type, DebugExit.type, PVPanic.type, IB700.type, VMCoreInfo.type]
-      + PCBoard.pciTypes
+    [
+      SerialPort.type, ParallelPort.type, DebugConsole.type, DebugExit.type, PVPanic.type,
+      IB700.type, VMCoreInfo.type,
+    ] + PCBoard.pciTypes
   }
 }

@@ -102,7 +102,8 @@ final class QMPConnection {
     let result: Result<CommandResult, QAPIError>
     do throws(QAPIError) {
       let call = try request.call.get()
-      Trace.write(.handleQMPCommand, "req: \(call.command.rawValue) \(JSONValue.object(call.arguments).text)")
+      Trace.write(
+        .handleQMPCommand, "req: \(call.command.rawValue) \(JSONValue.object(call.arguments).text)")
       Trace.write(
         isOutOfBand ? .monitorQMPCommandOutOfBand : .monitorQMPCommandInBand,
         "id: \(request.id?.text ?? "")")
