@@ -104,7 +104,11 @@ package enum Trace {
     let bit: UInt64 = 1 << UInt64(event.rawValue)
     processors.withLock { state in
       if let vcpu {
-        if on { state.chosen[event, default: []].insert(vcpu) } else { state.chosen[event]?.remove(vcpu) }
+        if on {
+          state.chosen[event, default: []].insert(vcpu)
+        } else {
+          state.chosen[event]?.remove(vcpu)
+        }
       } else {
         state.chosen[event] = nil
         state.everywhere = on ? state.everywhere | bit : state.everywhere & ~bit

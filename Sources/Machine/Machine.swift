@@ -94,7 +94,9 @@ package final class Machine {
     deviceMemory = parts.context.deviceMemory
     clock = parts.clock
     fabric = parts.fabric
-    board = isEmpty ? try EmptyBoard(configuration) : try PCBoard(parts, chardevs: chardevs, objects: objects)
+    board =
+      isEmpty
+      ? try EmptyBoard(configuration) : try PCBoard(parts, chardevs: chardevs, objects: objects)
     do {
       vm = try accelerator.makeVM(memory: memory, cpuid: cpuid)
       try makeVCPUs(parts)
