@@ -189,7 +189,8 @@ let package = Package(
     tests("ShellTests", ["goliath-shell", "QAPI", "JSON", "Host"]),
     tests("ProjectTests", []),
     tests(
-      "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"], exclude: ["lifecycle.py", "secure-monitor.py", "boots"]),
+      "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"],
+      exclude: ["lifecycle.py", "secure-monitor.py", "boots"]),
   ]
 )
 
