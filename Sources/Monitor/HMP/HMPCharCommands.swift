@@ -20,6 +20,17 @@ extension HMPCommandTable {
       }
     },
     HMPCommand(
+      "chardev-change", "id:s,args:s", "id args",
+      help: "give a character device another backend, described as for -chardev"
+    ) { session, arguments throws(QAPIError) in
+      let id = arguments.text("id") ?? ""
+      let devices = try characterDevices(session, arguments.text("args") ?? "", isChange: true)
+      guard let device = devices?.first else { return }
+      if let path = try session.commands.chardevChange(id: id, backend: device.1).pty {
+        session.print("char device redirected to \(path) (label \(id))\n")
+      }
+    },
+    HMPCommand(
       "chardev-remove", "id:s", "id", help: "remove a character device that nothing uses",
       completion: HMPCompleters.characterDevices
     ) { session, arguments throws(QAPIError) in

@@ -3,17 +3,21 @@ import QAPI
 
 /// All commands of the human monitor, by name.
 enum HMPCommandTable {
-  static let commands: [HMPCommand] =
-    (memoryCommands + controlCommands + logCommands + inputCommands + characterDeviceCommands
-    + objectCommands
-    + [infoCommand, helpCommand])
-    .sorted { $0.names[0] < $1.names[0] }
+  static let commands: [HMPCommand] = {
+    let tables: [[HMPCommand]] = [
+      memoryCommands, controlCommands, logCommands, inputCommands, characterDeviceCommands,
+      objectCommands, dumpCommands, [infoCommand, helpCommand],
+    ]
+    return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
+  }()
 
-  static let infoCommands =
-    (generalInfoCommands + machineInfoCommands + objectInfoCommands + translationInfoCommands)
-    .sorted {
-      $0.names[0] < $1.names[0]
-    }
+  static let infoCommands: [HMPCommand] = {
+    let tables: [[HMPCommand]] = [
+      generalInfoCommands, machineInfoCommands, objectInfoCommands, translationInfoCommands,
+      dumpInfoCommands,
+    ]
+    return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
+  }()
 
   static let infoCommand = HMPCommand(
     "info", "item:s?", "[subcommand]", help: "show something about the system", .looks, early: true,
