@@ -132,3 +132,19 @@ enum DeviceOptions {
     return FirmwareItem(name: name, contents: contents, origin: values.origin)
   }
 }
+
+extension LaunchConfiguration {
+  /// `-cpu`, with what `-global` says about processors before the option's own changes.
+  package var cpuText: String {
+    let text = cpu?.text ?? "qemu64"
+    let changes = cpuGlobals.map { ",\($0.property)=\($0.value)" }.joined()
+    let name = text.prefix { $0 != "," }
+    return name + changes + text.dropFirst(name.count)
+  }
+
+  /// Those of `globals` that are about the machine's processors.
+  package var cpuGlobals: [GlobalProperty] {
+    let model = cpu?.text.prefix { $0 != "," } ?? "qemu64"
+    return globals.filter { ["\(model)-x86_64-cpu", "x86_64-cpu", "cpu"].contains($0.driver) }
+  }
+}

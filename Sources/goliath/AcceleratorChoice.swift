@@ -34,7 +34,8 @@ struct AcceleratorChoice {
     self.accelerator = accelerator
     self.capabilities = capabilities
     // Without -cpu the board's default model.
-    let option = configuration.cpu?.text ?? "qemu64"
+    let option = configuration.cpuText
+    try AcceleratorChoice.checkGlobals(configuration)
     let (table, warnings): (CPUIDTable, [String])
     do throws(CPUModelError) {
       (table, warnings) = try CPUModel.parse(option).cpuidTable(
@@ -51,6 +52,21 @@ struct AcceleratorChoice {
       throw configuration.cpu?.origin.failure(message) ?? AcceleratorError(.unsupported, message)
     }
     cpuid = table
+  }
+
+  /// Throws `OptionError` for a `-global` that no processor of the machine can have.
+  private static func checkGlobals(_ configuration: LaunchConfiguration) throws(OptionError) {
+    let model = configuration.cpu?.text.prefix { $0 != "," } ?? "qemu64"
+    guard CPUModel.named(String(model)) != nil else { return }
+    for global in configuration.cpuGlobals {
+      let setting = "\(global.property)=\(global.value)"
+      do throws(CPUModelError) { _ = try CPUModel.parse("\(model),\(setting)") } catch {
+        let place = "can't apply global \(global.driver).\(setting): "
+        let reason = error.message.split(separator: ": ", maxSplits: 1).last.map(String.init)
+        let isPlaced = error.message.hasPrefix("can't apply global")
+        throw global.origin.failure(place + (isPlaced ? reason ?? "" : error.message))
+      }
+    }
   }
 
   private static func open(

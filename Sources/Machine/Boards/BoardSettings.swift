@@ -21,13 +21,10 @@ package struct BoardSettings: Equatable, Sendable {
   package init(_ globals: [GlobalProperty], created: [String]) throws(MachineError) {
     for global in globals {
       let text = "\(global.driver).\(global.property)"
-      if let type = Machine.userDeviceTypes.first(where: { $0.name == global.driver }) {
-        if !created.contains(type.name) {
-          warnings.append("global \(text)=\(global.value) not used")
-        }
-        continue
-      }
+      // Devices that may come later, and processors, which the CPU model takes care of.
+      if Machine.userDeviceTypes.contains(where: { $0.name == global.driver }) { continue }
       guard let type = BoardSettings.boardTypes.first(where: { $0.name == global.driver }) else {
+        if TypeCatalog.standard.type(global.driver, implements: "cpu") { continue }
         warnings.append("global \(text) has invalid class name")
         continue
       }

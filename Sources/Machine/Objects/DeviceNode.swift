@@ -199,7 +199,7 @@ extension Machine {
   /// A vCPU with the properties of its model.
   func cpuNode(_ vcpu: VCPUInfo) -> ObjectNode {
     let model =
-      (try? CPUModel.parse(configuration.cpu?.text ?? "qemu64")) ?? CPUModel.named("qemu64")
+      (try? CPUModel.parse(configuration.cpuText)) ?? CPUModel.named("qemu64")
     let type = model?.typeName ?? "qemu64-x86_64-cpu"
     return ObjectNode(
       type,
