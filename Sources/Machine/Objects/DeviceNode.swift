@@ -114,8 +114,8 @@ extension Machine {
       [
         .constant("acpi_enable_cmd", "uint8", 241), .constant("acpi_disable_cmd", "uint8", 240),
         .constant("gpe0_blk", "uint32", PIIX4PM.gpeBase.encoded),
-        .constant("gpe0_blk_len", "uint8", 4),
-        .constant("sci_int", "uint32", PIIX4PM.irq.encoded),
+        .constant("gpe0_blk_len", "uint32", 4),
+        .constant("sci_int", "uint16", PIIX4PM.irq.encoded),
       ]
     default: []
     }
