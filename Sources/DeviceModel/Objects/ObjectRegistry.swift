@@ -12,6 +12,9 @@ package protocol UserObject: AnyObject {
   var objectProperties: [ObjectProperty] { get }
   /// The objects below it.
   var objectChildren: ObjectNode.Children { get }
+  /// What takes long and needs no other object, such as touching gigabytes: others go on meanwhile. `complete` follows; it does all by
+  /// itself where nobody prepared. Throws what the user is to read.
+  func prepare() async throws(QAPIError)
   /// Opens and allocates; the object is in the registry already. Throws what the user is to read, and the object is gone.
   func complete(in registry: ObjectRegistry) throws(QAPIError)
   /// Whether nothing uses it.
@@ -23,6 +26,7 @@ package protocol UserObject: AnyObject {
 extension UserObject {
   package var objectProperties: [ObjectProperty] { [] }
   package var objectChildren: ObjectNode.Children { [] }
+  package func prepare() async throws(QAPIError) {}
   package func complete(in registry: ObjectRegistry) throws(QAPIError) {}
   package var canBeDeleted: Bool { true }
   package func deleted() {}
@@ -59,6 +63,15 @@ package final class ObjectRegistry {
   package func add(_ options: ObjectOptions) throws(QAPIError) {
     guard ObjectRegistry.isIdentifier(options.id) else { throw .expects("id", "an identifier") }
     try add(try make(options, self), id: options.id)
+  }
+
+  /// `object-add` while the machine runs: what takes long holds nobody up. Throws as `add`.
+  package func addPrepared(_ options: ObjectOptions) async throws(QAPIError) {
+    guard ObjectRegistry.isIdentifier(options.id) else { throw .expects("id", "an identifier") }
+    let object = try make(options, self)
+    // There it would fail in the end.
+    if self[options.id] == nil { try await object.prepare() }
+    try add(object, id: options.id)
   }
 
   /// Adds and completes an object that something else made, such as the board its memory.

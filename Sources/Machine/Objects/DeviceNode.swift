@@ -6,6 +6,7 @@ import JSON
 import Options
 import PCI
 import QAPI
+import Virtio
 
 // Devices, vCPUs and buses as objects.
 
@@ -16,9 +17,11 @@ extension Machine {
     return ObjectNode(
       type.name,
       properties: { [unowned self] in
-        properties(ofType: type.name, id: placed.id, bus: busPath(of: type)) { [unowned self] in
-          value(of: $0, placed)
-        } + liveProperties(placed)
+        let live = liveProperties(placed)
+        return properties(
+          ofType: type.name, id: placed.id, bus: busPath(of: type),
+          isHotpluggable: type.isUserCreatable
+        ) { [unowned self] in value(of: $0, placed) }.replacing(live)
       },
       children: { [unowned self] in children(of: placed) })
   }
@@ -73,7 +76,7 @@ extension Machine {
   private func value(of name: String, _ placed: PlacedDevice) -> JSONValue? {
     let own = placed.device.properties
     let type = Swift.type(of: placed.device).type.name
-    if name == "addr" || name == "legacy-addr", placed.device is any PCIFunction {
+    if name == "addr" || name == "legacy-addr" {
       let text = own.first { $0.name == "addr" }?.value.plainText ?? "00.0"
       if name == "legacy-addr" { return .string(text) }
       let parts = text.split(separator: ".").compactMap { Int64($0, radix: 16) }
@@ -109,6 +112,7 @@ extension Machine {
   /// What changes while the machine runs.
   private func liveProperties(_ placed: PlacedDevice) -> [ObjectProperty] {
     switch placed.device {
+    case let function as VirtioBalloonPCI: function.balloon.objectProperties
     case let rtc as RTC: [ObjectProperty("date", "struct tm", get: { rtc.calendar })]
     case is PIIX4PM:
       [
@@ -130,6 +134,26 @@ extension Machine {
         ("pci.0", busNode("PCI")),
         ("ioapic", plainDevice("ioapic", bus: systemBus, ["version": 32])),
       ]
+    case is UHCI: return [("\(placed.id ?? "usb").0", busNode("usb-bus"))]
+    case let function as VirtioBalloonPCI:
+      let device = ObjectNode(
+        "virtio-balloon-device",
+        properties: { [unowned self] in
+          properties(
+            ofType: "virtio-balloon-device", id: nil, bus: "\(placed.path)/virtio-bus"
+          ) { [unowned self] in value(of: $0, placed) }
+          .replacing(function.balloon.objectProperties)
+        })
+      return [("virtio-bus", busNode("virtio-pci-bus")), ("virtio-backend", device)]
+    case is VirtioRandomPCI:
+      let device = ObjectNode(
+        "virtio-rng-device",
+        properties: { [unowned self] in
+          properties(
+            ofType: "virtio-rng-device", id: nil, bus: "\(placed.path)/virtio-bus"
+          ) { [unowned self] in value(of: $0, placed) }
+        })
+      return [("virtio-bus", busNode("virtio-pci-bus")), ("virtio-backend", device)]
     case is PIIX3: return [("isa.0", busNode("ISA"))]
     case is PIIX4PM where configuration.machine.smbus: return [("i2c", busNode("i2c-bus"))]
     case is I8042:
@@ -190,6 +214,49 @@ extension Machine {
   /// Where the machine's device of a class is.
   func path<Class: Device>(of _: Class.Type) -> String? {
     devices.first { $0.device is Class }?.path
+  }
+}
+
+extension [ObjectProperty] {
+  /// With `others` in the place of those of the same names, or added.
+  @MainLoop
+  fileprivate func replacing(_ others: [ObjectProperty]) -> [ObjectProperty] {
+    var rest = others
+    var list: [ObjectProperty] = []
+    for property in self {
+      if let position = rest.firstIndex(where: { $0.name == property.name }) {
+        list.append(rest.remove(at: position))
+      } else {
+        list.append(property)
+      }
+    }
+    return list + rest
+  }
+}
+
+extension Balloon {
+  /// The guest's reports, and how often they are asked for.
+  @MainLoop
+  var objectProperties: [ObjectProperty] {
+    [
+      .value(
+        "guest-stats-polling-interval", "int", get: { [unowned self] in Int(pollingInterval) },
+        set: { [unowned self] (seconds) throws(QAPIError) in
+          guard seconds >= 0 else { throw QAPIError("timer value must be greater than zero") }
+          guard seconds <= UInt32.max else { throw QAPIError("timer value is too big") }
+          pollingInterval = Int64(seconds)
+        }),
+      ObjectProperty(
+        "guest-stats", "guest statistics",
+        get: { [unowned self] in
+          let report = statistics
+          var stats = JSONObject()
+          for (name, value) in zip(BalloonStatistics.names, report.values) {
+            stats[name] = value.encoded
+          }
+          return ["stats": .object(stats), "last-update": .int(report.lastUpdate)]
+        }),
+    ]
   }
 }
 

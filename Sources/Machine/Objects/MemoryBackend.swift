@@ -163,7 +163,40 @@ package final class MemoryBackend: UserObject {
 
   // MARK: - Allocation
 
+  package func prepare() async throws(QAPIError) {
+    guard prealloc else { return }
+    let (block, pageSize) = try allocate()
+    let threads = Int(preallocThreads)
+    do {
+      try await HostThread.value(name: "touch/0") {
+        try block.populate(threads: threads, pageSize: pageSize)
+      }
+    } catch {
+      throw Self.notTouched(error)
+    }
+    self.block = block
+  }
+
   package func complete(in registry: ObjectRegistry) throws(QAPIError) {
+    if block != nil { return }
+    let (block, pageSize) = try allocate()
+    if prealloc {
+      do throws(SystemError) {
+        try block.populate(threads: Int(preallocThreads), pageSize: pageSize)
+      } catch {
+        throw Self.notTouched(error)
+      }
+    }
+    self.block = block
+  }
+
+  private static func notTouched(_ error: any Error) -> QAPIError {
+    let reason = (error as? SystemError)?.reason ?? "\(error)"
+    return QAPIError("qemu_prealloc_mem: preallocating memory failed: \(reason)")
+  }
+
+  /// The memory with its policy, and the bytes of its pages; nothing has been touched.
+  private func allocate() throws(QAPIError) -> (RAMBlock, Int) {
     if prealloc, !reserve {
       throw QAPIError("'prealloc=on' and 'reserve=off' are incompatible")
     }
@@ -177,14 +210,7 @@ package final class MemoryBackend: UserObject {
     if merge { block.setMerging(true) }
     if !dump { block.setInCoreDumps(false) }
     try place(block)
-    if prealloc {
-      do throws(SystemError) {
-        try block.populate(threads: Int(preallocThreads), pageSize: pageSize)
-      } catch {
-        throw QAPIError("qemu_prealloc_mem: preallocating memory failed: \(error.reason)")
-      }
-    }
-    self.block = block
+    return (block, pageSize)
   }
 
   private func makeBlock(

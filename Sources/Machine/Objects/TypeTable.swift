@@ -7,6 +7,43 @@
 /// CPU model, and each that follows the host, adds to `x86_64-cpu`.
 enum TypeTable {
   static let records = """
+    pci-uhci-usb|pci-device|A||
+    piix3-usb-uhci|pci-uhci-usb|||maxframes:uint32=128;bandwidth:uint32=1280;
+    usb-bus|bus||hotplug-handler|realized;hotplug-handler:link<hotplug-handler>;
+    virtio-pci|pci-device|A||migrate-extra:bool=true;ats:bool=false;\
+      x-ignore-backend-features:bool=false;x-pcie-pm-init:bool=true;aer:bool=false;\
+      x-pcie-flr-init:bool=true;x-pcie-lnkctl-init:bool=true;x-ats-page-aligned:bool=true;\
+      page-per-vq:bool=false;x-pcie-deverr-init:bool=true;\
+      virtio-pci-bus-master-bug-migration:bool=false;modern-pio-notify:bool=false;\
+      x-disable-pcie:bool=false;
+    virtio-balloon-pci-base|virtio-pci|A||
+    virtio-balloon-pci|virtio-balloon-pci-base|||disable-legacy:OnOffAuto="auto";\
+      disable-modern:bool=false;free-page-reporting:bool=false;indirect_desc:bool=true;\
+      iommu_platform:bool=false;deflate-on-oom:bool=false;use-disabled-flag:bool=true;\
+      event_idx:bool=true;page-poison:bool=true;guest-stats-polling-interval:int;\
+      guest-stats:guest statistics;x-disable-legacy-check:bool=false;any_layout:bool=true;\
+      iothread:link<iothread>;notify_on_empty:bool=true;queue_reset:bool=true;\
+      qemu-4-0-config-size:bool=false;packed:bool=false;use-started:bool=true;\
+      free-page-hint:bool=false;virtio-backend:child<virtio-balloon-device>;
+    virtio-rng-pci-base|virtio-pci|A||vectors:uint32=4294967295;ioeventfd:bool=true;
+    virtio-rng-pci|virtio-rng-pci-base|||disable-legacy:OnOffAuto="auto";\
+      disable-modern:bool=false;x-disable-legacy-check:bool=false;queue_reset:bool=true;\
+      use-disabled-flag:bool=true;packed:bool=false;iommu_platform:bool=false;\
+      virtio-backend:child<virtio-rng-device>;event_idx:bool=true;period:uint32=65536;\
+      notify_on_empty:bool=true;max-bytes:uint64=9223372036854775807;any_layout:bool=true;\
+      use-started:bool=true;rng:link<rng-backend>;indirect_desc:bool=true;
+    virtio-device|device|A||queue_reset:bool=true;use-disabled-flag:bool=true;packed:bool=false;\
+      iommu_platform:bool=false;event_idx:bool=true;x-disable-legacy-check:bool=false;\
+      notify_on_empty:bool=true;any_layout:bool=true;use-started:bool=true;\
+      indirect_desc:bool=true;
+    virtio-balloon-device|virtio-device|||legacy-iothread:str;iothread:link<iothread>;\
+      deflate-on-oom:bool=false;free-page-hint:bool=false;page-poison:bool=true;\
+      qemu-4-0-config-size:bool=false;free-page-reporting:bool=false;\
+      guest-stats-polling-interval:int;guest-stats:guest statistics;
+    virtio-rng-device|virtio-device|||rng:link<rng-backend>;period:uint32=65536;\
+      max-bytes:uint64=9223372036854775807;legacy-rng:str;
+    virtio-bus|bus|A||
+    virtio-pci-bus|virtio-bus|||realized;hotplug-handler:link<hotplug-handler>;
     object||A||
     container|object|||
     machine|object|A||kernel:string;dt-compatible:string;boot:BootConfiguration;\

@@ -39,8 +39,8 @@ extension MonitorCommands: @MainLoop QomCommands {
     try TypeCatalog.standard.propertyList(of: typename)
   }
 
-  package func objectAdd(_ arguments: ObjectOptions) throws(QAPIError) {
-    try context.objects.add(arguments)
+  package func objectAdd(_ arguments: ObjectOptions) async throws(QAPIError) {
+    try await context.objects.addPrepared(arguments)
   }
 
   package func objectDel(id: String) throws(QAPIError) { try context.objects.delete(id) }
