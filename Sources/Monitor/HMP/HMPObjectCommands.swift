@@ -21,7 +21,7 @@ extension HMPCommandTable {
         }
       case .object(let options):
         do throws(QAPIError) {
-          try session.commands.objectAdd(options)
+          try await session.commands.objectAdd(options)
         } catch {
           guard error.description == "Parameter 'id' expects an identifier" else { throw error }
           session.print(
