@@ -20,7 +20,7 @@ extension Machine {
         let live = liveProperties(placed)
         return properties(
           ofType: type.name, id: placed.id, bus: busPath(of: type),
-          isHotpluggable: type.isUserCreatable
+          isHotpluggable: type.isUserCreatable && type.bus == "PCI"
         ) { [unowned self] in value(of: $0, placed) }.replacing(live)
       },
       children: { [unowned self] in children(of: placed) })
