@@ -49,6 +49,9 @@ package final class Chardev: ChardevPortOwner {
     return isFrontendOpen
   }
 
+  /// Whether it is a socket that waits for clients.
+  package var isListening: Bool { (transport as? SocketTransport)?.isListening ?? false }
+
   /// How many clients have a session at present; 0 when it does not serve many.
   package var clientCount: Int { clients.count }
 
@@ -174,6 +177,7 @@ package final class Chardev: ChardevPortOwner {
     for client in clients { client.shutDown() }
     transport.shutDown()
     transportClosed()
+    for port in ports { port.disown() }
   }
 
   // MARK: - What transports report
@@ -294,9 +298,9 @@ package final class Chardev: ChardevPortOwner {
   /// A paused frontend without focus must not keep C-a from being read, so each may hold back this much.
   private static let heldLimit = 4096
 
-  private func updateReceiving() {
+  func updateReceiving() {
     let limit = mux == nil ? 0 : Chardev.heldLimit
-    setReceiving(ports.allSatisfy { $0.held.count <= limit })
+    setReceiving(ports.allSatisfy { $0.held.count <= limit && !$0.isPaused })
   }
 
   private func setReceiving(_ on: Bool) {

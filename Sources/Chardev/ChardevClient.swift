@@ -70,11 +70,12 @@ final class ServedClient: ChardevConnection, ChardevPortOwner {
   func start(
     outputLimit: Int, _ makeSession: @escaping (ChardevClient) -> any ChardevFrontend
   ) {
-    stream.onOpened = { [weak self] in self?.opened(outputLimit, makeSession) }
-    stream.onBytes = { [weak self] in self?.received($0) }
-    stream.onBreak = { [weak self] in self?.port?.frontend?.chardevBreak() }
-    stream.onDrained = { [weak self] in self?.port?.flush() }
-    stream.onEnd = { [weak self] in self?.closed($0) }
+    // Strong, since weak references make every use of the object slower; `stop` of the stream drops them.
+    stream.onOpened = { [self] in opened(outputLimit, makeSession) }
+    stream.onBytes = { [self] in received($0) }
+    stream.onBreak = { [self] in port?.frontend?.chardevBreak() }
+    stream.onDrained = { [self] in port?.flush() }
+    stream.onEnd = { [self] in closed($0) }
     stream.start()
     stream.setReceiving(isReceiving)
   }
@@ -135,8 +136,8 @@ final class ServedClient: ChardevConnection, ChardevPortOwner {
     updateReceiving()
   }
 
-  private func updateReceiving() {
-    let on = port?.held.isEmpty ?? true
+  func updateReceiving() {
+    let on = port.map { $0.held.isEmpty && !$0.isPaused } ?? true
     guard on != isReceiving else { return }
     isReceiving = on
     stream.setReceiving(on)
@@ -152,6 +153,7 @@ final class ServedClient: ChardevConnection, ChardevPortOwner {
     device?.clientClosed(self)
     port?.frontend?.chardevClosed()
     port?.frontend = nil
+    port?.disown()
     transport?.noteClientGone()
   }
 }

@@ -11,6 +11,8 @@ protocol ChardevPortOwner: AnyObject {
   /// The frontend of `port` can take bytes again.
   func resume(_ port: ChardevPort)
   func detach(_ port: ChardevPort)
+  /// Begins or stops reading, as the frontends of this want it.
+  func updateReceiving()
   func setLine(_ line: ChardevLine)
 }
 
@@ -57,7 +59,10 @@ package final class ChardevPort: Sendable {
   /// The most bytes that may wait.
   private let limit: Int
   @MainLoop var frontend: (any ChardevFrontend)?
-  @MainLoop private(set) weak var owner: (any ChardevPortOwner)?
+  /// Strong, for speed: objects that are referred to weakly count references slowly. `disown` ends it.
+  @MainLoop private(set) var owner: (any ChardevPortOwner)?
+  /// The frontend wants nothing to be read at present.
+  @MainLoop private(set) var isPaused = false
   /// Bytes that the frontend did not take yet.
   @MainLoop var held: [UInt8] = []
   /// The frontend has left.
@@ -77,6 +82,33 @@ package final class ChardevPort: Sendable {
   /// Writes; answers how many bytes, from the first, were taken. When not all: `chardevDrained` follows. Any thread.
   @discardableResult
   package func write(_ bytes: [UInt8]) -> Int {
+    if MainLoop.isCurrent { return MainLoop.assumeIsolated { writeHere(bytes) } }
+    return enqueue(bytes)
+  }
+
+  /// `write` on the main loop: goes to the device without a detour when nothing waits before it.
+  @MainLoop
+  private func writeHere(_ bytes: [UInt8]) -> Int {
+    let isFirst = output.withLock { state in
+      guard !state.isFlushing, state.bytes.isEmpty, bytes.count <= limit else { return false }
+      state.isFlushing = true
+      return true
+    }
+    guard isFirst, let owner else { return enqueue(bytes) }
+    let taken = owner.transmit(bytes, from: 0)
+    inFlight = taken < bytes.count ? bytes : []
+    inFlightStart = taken < bytes.count ? taken : 0
+    let mustFlush = output.withLock { state in
+      state.inFlightCount = bytes.count - taken
+      // The device calls when it has room; else what came meanwhile is next.
+      state.isFlushing = taken < bytes.count || !state.bytes.isEmpty
+      return taken == bytes.count && !state.bytes.isEmpty
+    }
+    if mustFlush { flush() }
+    return bytes.count
+  }
+
+  private func enqueue(_ bytes: [UInt8]) -> Int {
     let (taken, mustFlush) = output.withLock { state in
       let room = max(0, limit - state.bytes.count - state.inFlightCount)
       let taken = min(room, bytes.count)
@@ -123,6 +155,18 @@ package final class ChardevPort: Sendable {
       if state.bytes.count + state.inFlightCount > 0 { state.isStarved = true }
     }
   }
+
+  /// Stops reading, or lets it go on; bytes that were read are offered all the same.
+  @MainLoop
+  package func setPaused(_ isPaused: Bool) {
+    guard isPaused != self.isPaused else { return }
+    self.isPaused = isPaused
+    owner?.updateReceiving()
+  }
+
+  /// The device or the connection is gone for good.
+  @MainLoop
+  func disown() { owner = nil }
 
   /// Ends the attachment: the frontend hears no more, what is queued goes out.
   @MainLoop

@@ -116,9 +116,8 @@ final class DescriptorStream {
       return
     }
     do throws(SystemError) {
-      inputWatch = try MainLoop.watch(number, inputInterest) { [weak self] ready in
-        self?.inputReady(ready)
-      }
+      // Strong, since weak references make every use of the object slower; `stop` ends the watch.
+      inputWatch = try MainLoop.watch(number, inputInterest) { [self] ready in inputReady(ready) }
     } catch {
       // EPERM: a file, always ready.
       postRead()

@@ -40,13 +40,16 @@ package actor MainLoop {
 
   /// Starts `body` at once and answers when it ends or first waits; it goes on in later turns.
   ///
-  /// (`Task.immediate` would go on by way of the global executor, which the process otherwise never needs.)
+  /// The loop is the task's preferred executor as well: continuations resume there, and not by way of the global
+  /// executor, which the process otherwise never needs. (`Task.immediate` knows no preference.)
   @MainLoop
   @discardableResult
   package static func start(_ body: @escaping @MainLoop @Sendable () async -> Void) -> Task<
     Void, Never
   > {
-    shared.executor.runImmediately { Task { await body() } }
+    shared.executor.runImmediately {
+      Task(executorPreference: shared.executor, operation: body)
+    }
   }
 
   /// Lets others have their turn and goes on in the next one: long work on the main loop is cut into pieces with this.
@@ -121,7 +124,7 @@ package final class Watch {
 }
 
 /// The epoll loop behind `MainLoop`.
-private final class EpollExecutor: SerialExecutor {
+private final class EpollExecutor: SerialExecutor, TaskExecutor {
   let timers: TimerQueue
   private let epoll: Int32
   private let wake: Int32
@@ -134,10 +137,10 @@ private final class EpollExecutor: SerialExecutor {
   private let pending = Mutex(Pending())
   // SAFETY: touched by @MainLoop functions only, which run on this executor's one thread.
   nonisolated(unsafe) private var watches: [Int32: Watch] = [:]
-  /// The next job that the loop's thread enqueues goes to `caught` instead of the queue.
+  /// What the loop's thread enqueues goes to `caught` instead of the queue.
   // SAFETY: touched on the loop's thread only.
   nonisolated(unsafe) private var isCatching = false
-  nonisolated(unsafe) private var caught: UnownedJob?
+  nonisolated(unsafe) private var caught: [UnownedJob] = []
 
   init() {
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
@@ -158,8 +161,7 @@ private final class EpollExecutor: SerialExecutor {
     let job = UnownedJob(job)
     // SAFETY: only the loop's thread touches these two.
     if isCurrentThread, unsafe isCatching {
-      unsafe isCatching = false
-      unsafe caught = job
+      unsafe caught.append(job)
       return
     }
     let first = pending.withLock { state in
@@ -177,18 +179,23 @@ private final class EpollExecutor: SerialExecutor {
     if first { signal() }
   }
 
-  /// Runs the first job of the task that `make` makes without waiting for its turn.
+  /// Runs the jobs of the task that `make` makes until it ends or waits for something.
   @MainLoop
   func runImmediately(_ make: () -> Task<Void, Never>) -> Task<Void, Never> {
-    // SAFETY: only the loop's thread touches these two; the job that was caught runs here exactly once.
+    // SAFETY: only the loop's thread touches these two; each job that was caught runs here exactly once.
+    let outer = unsafe (isCatching, caught)
     unsafe isCatching = true
+    unsafe caught = []
     let task = make()
-    unsafe isCatching = false
-    if let job = unsafe caught {
-      unsafe caught = nil
-      unsafe job.runSynchronously(on: asUnownedSerialExecutor())
-    }
+    while unsafe !caught.isEmpty { unsafe run(caught.removeFirst()) }
+    unsafe (isCatching, caught) = unsafe outer
     return task
+  }
+
+  /// SAFETY: the caller has taken `job` from where `enqueue` put it, so it runs once.
+  @unsafe
+  private func run(_ job: UnownedJob) {
+    unsafe job.runSynchronously(on: asUnownedSerialExecutor())
   }
 
   func stop(_ status: Int32) {
@@ -246,7 +253,7 @@ private final class EpollExecutor: SerialExecutor {
       return taken
     }
     // SAFETY: each job was enqueued once and is taken out here, so it runs exactly once.
-    for job in jobs { unsafe job.runSynchronously(on: asUnownedSerialExecutor()) }
+    for job in jobs { unsafe run(job) }
     for post in posts { post() }
   }
 

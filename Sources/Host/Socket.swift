@@ -255,15 +255,19 @@ package enum Socket {
   package static func receive(
     _ descriptor: Int32, into buffer: inout [UInt8]
   ) throws(SystemError) -> (count: Int, descriptors: [Int32])? {
-    var numbers = [Int32](repeating: -1, count: 16)
     while true {
-      var room = Int32(numbers.count)
-      // SAFETY: buffer, numbers and room live through the call, with their sizes.
-      let count = unsafe buffer.withUnsafeMutableBytes { bytes in
-        unsafe goliath_receive(
-          descriptor, bytes.baseAddress, UInt64(bytes.count), &numbers, &room)
+      var descriptors: [Int32] = []
+      // SAFETY: buffer, numbers and room live through the call, with their sizes; the call fills as many numbers as it says.
+      let count = unsafe withUnsafeTemporaryAllocation(of: Int32.self, capacity: 16) { numbers in
+        var room: Int32 = 16
+        let count = unsafe buffer.withUnsafeMutableBytes { bytes in
+          unsafe goliath_receive(
+            descriptor, bytes.baseAddress, UInt64(bytes.count), numbers.baseAddress, &room)
+        }
+        if room > 0 { unsafe descriptors.append(contentsOf: numbers.prefix(Int(room))) }
+        return count
       }
-      if count >= 0 { return (Int(count), Array(numbers.prefix(Int(room)))) }
+      if count >= 0 { return (Int(count), descriptors) }
       let code = Int32(truncatingIfNeeded: -count)
       if code == EAGAIN { return nil }
       if code != EINTR { throw SystemError(call: "recvmsg", code: code) }

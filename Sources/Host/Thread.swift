@@ -38,9 +38,6 @@ package final class HostThread: Sendable {
 
   /// Runs `body`, which may block, on a thread of its own, and answers what it gives. The caller waits without holding up its
   /// own thread. Throws what `body` throws, or `SystemError` for `pthread_create`.
-  ///
-  /// (Isolated by name: a continuation of a function that merely inherits its caller's isolation comes back by way of the
-  /// global executor.)
   @MainLoop
   package static func value<T: Sendable>(
     name: String, _ body: @escaping @Sendable () throws -> T

@@ -47,9 +47,10 @@ final class ClientStream {
 
   /// Begins; set the handlers before. `onOpened` may come within the call.
   func start() {
-    stream.onBytes = { [weak self] bytes, descriptors in self?.arrived(bytes, descriptors) }
-    stream.onDrained = { [weak self] in self?.drained() }
-    stream.onEnd = { [weak self] in self?.end(nil) }
+    // Strong, since weak references make every use of the object slower; `stop` drops them.
+    stream.onBytes = { [self] bytes, descriptors in arrived(bytes, descriptors) }
+    stream.onDrained = { [self] in drained() }
+    stream.onEnd = { [self] in end(nil) }
     let step = layers.begin()
     enqueue(step.outgoing)
     settle()
