@@ -13,9 +13,11 @@ struct GenerateQAPI: BuildToolPlugin {
     let schemas = context.package.directoryURL.appending(path: "schemas")
     let manifest = schemas.appending(path: "goliath.json")
     let files = try JSONDecoder().decode(Manifest.self, from: Data(contentsOf: manifest)).files
-    let outputs =
-      files.map { Self.swiftFile(for: $0) }
-      + ["Commands.swift", "DecliningHandlers.swift", "Event.swift", "Schema.swift"]
+    let shared = [
+      "Commands.swift", "DecliningHandlers.swift", "Event.swift", "Schema.swift",
+      "SchemaDocuments.swift",
+    ]
+    let outputs = files.map { Self.swiftFile(for: $0) } + shared
     let output = context.pluginWorkDirectoryURL
     return [
       .buildCommand(

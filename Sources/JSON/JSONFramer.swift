@@ -19,7 +19,9 @@ package struct JSONFramer: Sendable {
   private var state = State.start
   /// Tokens of the value so far, with runs of white space shortened to one blank.
   private var text: [UInt8] = []
-  /// Where the unfinished token begins in `text`.
+  /// Where the bytes of `input` begin that belong to `text` and are not copied yet; they end at `cursor`.
+  private var runStart = 0
+  /// Where the unfinished token begins in the text so far.
   private var tokenStart = 0
   private var tokenCount = 0
   private var tokenBytes = 0
@@ -34,24 +36,41 @@ package struct JSONFramer: Sendable {
   /// Whether bytes wait that no call of `next()` has looked at.
   package var hasUnread: Bool { cursor < input.count }
 
+  /// How many bytes of an unfinished value are held.
+  package var heldByteCount: Int { text.count }
+
+  /// Forgets the bytes that no call of `next()` has looked at; answers how many they are.
+  package mutating func dropUnread() -> Int {
+    let count = input.count - cursor
+    if count > 0 { input.removeLast(count) }
+    return count
+  }
+
   /// Adds bytes behind those that were fed before.
   package mutating func feed(_ bytes: some Collection<UInt8>) {
     if cursor == input.count {
-      input.removeAll(keepingCapacity: true)
+      if input.capacity > 1 << 18 { input = [] } else { input.removeAll(keepingCapacity: true) }
       cursor = 0
     } else if cursor > 65536 {
       input.removeFirst(cursor)
       cursor = 0
     }
+    runStart = cursor
     input.append(contentsOf: bytes)
   }
 
   /// The next complete value or error in the stream; nil when more bytes are needed.
   package mutating func next() -> Result<JSONText, JSONError>? {
+    let result = scan()
+    flush()
+    return result
+  }
+
+  private mutating func scan() -> Result<JSONText, JSONError>? {
     while cursor < input.count {
       let byte = input[cursor]
       if state == .doubleQuoted || state == .singleQuoted {
-        copyStringBody()
+        skipStringBody()
         if cursor == input.count { return tooLongToken() }
         if let result = step(input[cursor]) { return result }
       } else if let result = step(byte) {
@@ -63,12 +82,30 @@ package struct JSONFramer: Sendable {
 
   /// The next value, parsed, or the error in its place; nil when more bytes are needed.
   package mutating func nextValue() -> Result<JSONValue, JSONError>? {
+    if let value = nextPlainObject() { return .success(value) }
     switch next() {
     case nil: return nil
     case .failure(let error)?: return .failure(error)
     case .success(let text)?:
       do throws(JSONError) { return .success(try text.parse()) } catch { return .failure(error) }
     }
+  }
+
+  /// The next value when it is a plain object and its end has arrived: the common case, in one pass.
+  private mutating func nextPlainObject() -> JSONValue? {
+    guard state == .start, text.isEmpty, cursor < input.count,
+      let (value, end) = QuickParser.object(in: input, at: cursor)
+    else { return nil }
+    cursor = end
+    // White space between values means nothing.
+    while cursor < input.count, Self.isBlank(input[cursor]) { cursor += 1 }
+    runStart = cursor
+    return value
+  }
+
+  private static func isBlank(_ byte: UInt8) -> Bool {
+    byte == UInt8(ascii: "\n") || byte == UInt8(ascii: "\r") || byte == UInt8(ascii: " ")
+      || byte == UInt8(ascii: "\t")
   }
 
   /// Ends the stream: gives what the unfinished token or value comes to, then starts afresh.
@@ -115,6 +152,7 @@ package struct JSONFramer: Sendable {
     case .start: return begin(byte)
     case .recovery:
       if Self.endsRecovery(byte) { state = .start } else { cursor += 1 }
+      runStart = cursor
       return nil
     case .doubleQuoted:
       switch byte {
@@ -182,10 +220,12 @@ package struct JSONFramer: Sendable {
 
   /// Takes the first byte of a token, or white space.
   private mutating func begin(_ byte: UInt8) -> Result<JSONText, JSONError>? {
-    tokenStart = text.count
+    tokenStart = length
     switch byte {
     case UInt8(ascii: " "), UInt8(ascii: "\t"), UInt8(ascii: "\r"), UInt8(ascii: "\n"):
+      flush()
       cursor += 1
+      runStart = cursor
       if let last = text.last, last != UInt8(ascii: " ") { text.append(UInt8(ascii: " ")) }
       return nil
     case UInt8(ascii: "\""): return take(byte, .doubleQuoted)
@@ -205,11 +245,20 @@ package struct JSONFramer: Sendable {
     }
   }
 
-  /// Copies the plain middle of a string up to a byte that needs a decision, or the end of input.
-  private mutating func copyStringBody() {
+  /// How long the text is with what is not copied yet.
+  private var length: Int { text.count + cursor - runStart }
+
+  /// Copies what was read since the last time.
+  private mutating func flush() {
+    if runStart < cursor { text.append(contentsOf: input[runStart..<cursor]) }
+    runStart = cursor
+  }
+
+  /// Skips the plain middle of a string up to a byte that needs a decision, or the end of input.
+  private mutating func skipStringBody() {
     let quote: UInt8 =
       state == .doubleQuoted ? UInt8(ascii: "\"") : UInt8(ascii: "'")
-    let room = Self.sizeLimit + 1 - (text.count - tokenStart)
+    let room = Self.sizeLimit + 1 - (length - tokenStart)
     let limit = min(input.count, cursor + max(room, 0))
     var end = cursor
     var high: UInt8 = 0
@@ -223,19 +272,16 @@ package struct JSONFramer: Sendable {
       }
     }
     if high >= 0x80 { unusual = true }
-    text.append(contentsOf: input[cursor..<end])
     cursor = end
   }
 
   private mutating func take(_ byte: UInt8, _ next: State) -> Result<JSONText, JSONError>? {
-    text.append(byte)
     cursor += 1
     state = next
-    return text.count - tokenStart > Self.sizeLimit ? tooLongToken() : nil
+    return length - tokenStart > Self.sizeLimit ? tooLongToken() : nil
   }
 
   private mutating func close(_ quote: UInt8) -> Result<JSONText, JSONError>? {
-    text.append(quote)
     cursor += 1
     state = .start
     return endToken(.scalar)
@@ -244,7 +290,6 @@ package struct JSONFramer: Sendable {
   private mutating func takeStructural(
     _ byte: UInt8, _ token: Token
   ) -> Result<JSONText, JSONError>? {
-    text.append(byte)
     cursor += 1
     return endToken(token)
   }
@@ -255,12 +300,12 @@ package struct JSONFramer: Sendable {
   }
 
   private mutating func takeStray(_ byte: UInt8) -> Result<JSONText, JSONError>? {
-    text.append(byte)
     cursor += 1
     return stray()
   }
 
   private mutating func stray() -> Result<JSONText, JSONError>? {
+    flush()
     let error = JSONError.stray(text[tokenStart...])
     state = .recovery
     dropValue()
@@ -268,7 +313,7 @@ package struct JSONFramer: Sendable {
   }
 
   private mutating func tooLongToken() -> Result<JSONText, JSONError>? {
-    guard text.count - tokenStart > Self.sizeLimit else { return nil }
+    guard length - tokenStart > Self.sizeLimit else { return nil }
     return limitExceeded(.tokenSize)
   }
 
@@ -290,8 +335,9 @@ package struct JSONFramer: Sendable {
 
   /// Counts the token that ends at the end of `text`; gives the value when its brackets balance.
   private mutating func endToken(_ token: Token) -> Result<JSONText, JSONError>? {
-    let length = text.count - tokenStart
-    tokenStart = text.count
+    let end = length
+    let tokenLength = end - tokenStart
+    tokenStart = end
     switch token {
     case .openBrace: braces += 1
     case .closeBrace: braces -= 1
@@ -299,16 +345,17 @@ package struct JSONFramer: Sendable {
     case .closeBracket: brackets -= 1
     case .scalar, .separator: break
     }
-    if tokenBytes + length + 1 > Self.sizeLimit { return limitExceeded(.tokenSize) }
+    if tokenBytes + tokenLength + 1 > Self.sizeLimit { return limitExceeded(.tokenSize) }
     if tokenCount + 1 > Self.tokenLimit { return limitExceeded(.tokenCount) }
     if braces + brackets > Self.nestingLimit { return limitExceeded(.nesting) }
-    tokenBytes += length
+    tokenBytes += tokenLength
     tokenCount += 1
     if (braces > 0 || brackets > 0) && braces >= 0 && brackets >= 0 { return nil }
     return emit()
   }
 
   private mutating func emit() -> Result<JSONText, JSONError>? {
+    flush()
     let value = JSONText(bytes: text, isPlain: !unusual)
     dropValue()
     return .success(value)
@@ -322,6 +369,7 @@ package struct JSONFramer: Sendable {
 
   private mutating func dropValue() {
     if text.capacity > 1 << 16 { text = [] } else { text.removeAll(keepingCapacity: true) }
+    runStart = cursor
     tokenStart = 0
     tokenCount = 0
     tokenBytes = 0

@@ -15,38 +15,121 @@ extension JSONValue {
 }
 
 /// Appends values to a buffer in the form that QEMU 7.2 writes (see `JSONValue.printed`).
-package struct JSONPrinter {
+///
+/// Objects whose members are known beforehand are printed without being built: `beginObject`, then for each member in wire order
+/// its name and its value, `endObject`.
+package struct JSONPrinter: Sendable {
   /// What was printed so far.
   package var output: [UInt8] = []
-  private let pretty: Bool
+  /// Whether each member is on a line of its own.
+  package let pretty: Bool
+  private let breaksWithCarriageReturn: Bool
   private var level = 0
+  /// The next member or element is not the first.
+  private var isFollowing = false
 
-  /// A printer with an empty buffer.
-  package init(pretty: Bool = false) { self.pretty = pretty }
+  /// A printer with an empty buffer. `breaksWithCarriageReturn`: lines end in CR LF.
+  package init(pretty: Bool = false, breaksWithCarriageReturn: Bool = false) {
+    self.pretty = pretty
+    self.breaksWithCarriageReturn = breaksWithCarriageReturn
+  }
+
+  // MARK: - Piece by piece
+
+  /// Opens an object.
+  package mutating func beginObject() {
+    output.append(UInt8(ascii: "{"))
+    level += 1
+    isFollowing = false
+  }
+
+  /// Opens a member of the object; its value must follow. `name`: with quotes, colon and blank, as in `"id": `.
+  package mutating func member(_ name: StaticString) {
+    separate()
+    append(name)
+  }
+
+  /// Closes the object.
+  package mutating func endObject() {
+    level -= 1
+    newLine()
+    output.append(UInt8(ascii: "}"))
+    isFollowing = true
+  }
+
+  /// Opens a list.
+  package mutating func beginArray() {
+    output.append(UInt8(ascii: "["))
+    level += 1
+    isFollowing = false
+  }
+
+  /// Opens an element of the list; its value must follow.
+  package mutating func element() { separate() }
+
+  /// Closes the list.
+  package mutating func endArray() {
+    level -= 1
+    newLine()
+    output.append(UInt8(ascii: "]"))
+    isFollowing = true
+  }
+
+  /// Appends text as it is.
+  package mutating func append(_ text: StaticString) {
+    // SAFETY: static text, alive for ever, of that many bytes.
+    unsafe output.append(
+      contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  /// Appends a value that was printed when the program was built, in the form that is not pretty.
+  package mutating func print(printed text: StaticString) {
+    if pretty, let value = try? JSONValue(parsing: "\(text)") { print(value) } else { append(text) }
+  }
+
+  /// Forgets what was printed from a place on, which an earlier `output.count` told; for an object that is given up.
+  package mutating func rewind(to count: Int) {
+    output.removeSubrange(count...)
+    level = 0
+    isFollowing = false
+  }
+
+  private mutating func separate() {
+    if isFollowing {
+      output.append(UInt8(ascii: ","))
+      if !pretty { output.append(UInt8(ascii: " ")) }
+    }
+    isFollowing = true
+    newLine()
+  }
+
+  // MARK: - Values
 
   /// Appends one value.
   package mutating func print(_ value: JSONValue) {
     switch value {
     case .null: append("null")
-    case .bool(let flag): append(flag ? "true" : "false")
-    case .int(let number): append(String(number))
-    case .uint(let number): append(String(number))
+    case .bool(let flag): print(flag)
+    case .int(let number): print(number)
+    case .uint(let number): print(number)
     case .double(let number): append(Self.format(number))
     case .string(let text): print(text)
     case .array(let elements):
-      output.append(UInt8(ascii: "["))
-      level += 1
+      beginArray()
       for index in elements.indices {
-        if index > 0 { append(pretty ? "," : ", ") }
-        newLine()
+        element()
         print(elements[index])
       }
-      level -= 1
-      newLine()
-      output.append(UInt8(ascii: "]"))
+      endArray()
     case .object(let object): print(object)
     }
   }
+
+  /// Appends a truth value.
+  package mutating func print(_ flag: Bool) { append(flag ? "true" : "false") }
+
+  /// Appends an integer.
+  package mutating func print(_ number: some FixedWidthInteger) { append(String(number)) }
 
   /// The value that QEMU's dictionary hashes a member name to; members are written in ascending
   /// order of it.
@@ -75,33 +158,42 @@ package struct JSONPrinter {
   // MARK: -
 
   private mutating func print(_ object: JSONObject) {
-    output.append(UInt8(ascii: "{"))
-    level += 1
-    var isFirst = true
+    beginObject()
     for position in object.wireOrder {
-      if !isFirst { append(pretty ? "," : ", ") }
-      isFirst = false
-      newLine()
       let (name, value) = object.member(at: position)
+      separate()
       print(name)
       append(": ")
       print(value)
     }
-    level -= 1
-    newLine()
-    output.append(UInt8(ascii: "}"))
+    endObject()
   }
 
   private mutating func newLine() {
     guard pretty else { return }
+    if breaksWithCarriageReturn { output.append(UInt8(ascii: "\r")) }
     output.append(UInt8(ascii: "\n"))
     output.append(contentsOf: repeatElement(UInt8(ascii: " "), count: 4 * level))
   }
 
   private mutating func append(_ text: String) { output.append(contentsOf: text.utf8) }
 
+  /// Appends a string that needs no escape; false, with nothing done, when it may need one.
+  private mutating func printPlain(_ text: String) -> Bool {
+    for byte in text.utf8 where !Self.isPlain(byte) { return false }
+    output.append(UInt8(ascii: "\""))
+    output.append(contentsOf: text.utf8)
+    output.append(UInt8(ascii: "\""))
+    return true
+  }
+
+  private static func isPlain(_ byte: UInt8) -> Bool {
+    byte >= 0x20 && byte < 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
+  }
+
   /// Appends a string in quotes.
   package mutating func print(_ text: String) {
+    if printPlain(text) { return }
     output.append(UInt8(ascii: "\""))
     for scalar in text.unicodeScalars {
       switch scalar.value {

@@ -10,11 +10,11 @@ package struct JSONText: Equatable, Sendable {
 
   /// The value. Throws what QEMU 7.2 says about a text that is no value.
   ///
-  /// libjansson reads the common case. What it refuses (grammar errors, integers above 2^63-1,
+  /// The quick parser reads the common case, libjansson most of the rest. What it refuses (grammar errors, integers above 2^63-1,
   /// numbers too large for a double) and what it reads by other rules (single quotes, `\u` escapes,
   /// non-ASCII text) goes to `ExactParser`.
   package func parse() throws(JSONError) -> JSONValue {
-    if isPlain, let value = JanssonParser.parse(bytes) { return value }
+    if isPlain, let value = QuickParser.parse(bytes) ?? JanssonParser.parse(bytes) { return value }
     return try ExactParser.parse(bytes)
   }
 }

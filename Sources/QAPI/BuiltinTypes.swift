@@ -9,6 +9,8 @@ extension String: QAPIType {
   }
 
   package var encoded: JSONValue { .string(self) }
+
+  package func print(into printer: inout JSONPrinter) { printer.print(self) }
 }
 
 extension Bool: QAPIType {
@@ -27,6 +29,8 @@ extension Bool: QAPIType {
   }
 
   package var encoded: JSONValue { .bool(self) }
+
+  package func print(into printer: inout JSONPrinter) { printer.print(self) }
 }
 
 extension Double: QAPIType {
@@ -81,6 +85,8 @@ extension QAPIInteger {
     if let small = Int64(exactly: self) { return .int(small) }
     return .uint(UInt64(truncatingIfNeeded: self))
   }
+
+  package func print(into printer: inout JSONPrinter) { printer.print(self) }
 
   /// QEMU's sentence names the C type and not the whole path.
   private static func outOfRange(_ place: Place) -> QAPIError {
@@ -164,6 +170,15 @@ extension Array: QAPIType where Element: QAPIType {
       }
     }
     return list
+  }
+
+  package func print(into printer: inout JSONPrinter) {
+    printer.beginArray()
+    for index in indices {
+      printer.element()
+      self[index].print(into: &printer)
+    }
+    printer.endArray()
   }
 }
 

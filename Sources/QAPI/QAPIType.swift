@@ -6,6 +6,12 @@ package protocol QAPIType: Sendable {
   init(decoding value: JSONValue, at place: Place) throws(QAPIError)
   /// The JSON form.
   var encoded: JSONValue { get }
+  /// Appends the JSON form's text, as `printer.print(encoded)` would.
+  func print(into printer: inout JSONPrinter)
+}
+
+extension QAPIType {
+  package func print(into printer: inout JSONPrinter) { printer.print(encoded) }
 }
 
 /// Where in a command's arguments a value stands, for error texts, and in which form values are
@@ -87,4 +93,6 @@ extension QAPIEnum {
   }
 
   package var encoded: JSONValue { .string(rawValue) }
+
+  package func print(into printer: inout JSONPrinter) { printer.print(rawValue) }
 }

@@ -113,20 +113,20 @@ enum DispatchEmitter {
   private static func emitDispatch(_ commands: [Command], _ output: inout Output) {
     output.document(
       """
-      Reads the arguments, runs the command's handler and encodes what it gives. All checks of the
-      arguments come before the handler runs. Throws what the client is to read. Answers nil, and
+      Reads the arguments, runs the command's handler and prints what it gives. All checks of the
+      arguments come before the handler runs. Throws what the client is to read. Answers false, and
       does nothing, for a command with `isAsynchronous`.
       """)
     output.line("package func dispatch<Handlers: CommandHandlers>(")
-    output.line("  _ arguments: JSONObject, to handlers: Handlers")
-    output.line(") throws(QAPIError) -> CommandResult? {")
+    output.line("  _ arguments: JSONObject, to handlers: Handlers, into printer: inout JSONPrinter")
+    output.line(") throws(QAPIError) -> Bool {")
     output.line("var decoder = ObjectDecoder(arguments)")
     output.line("switch self {")
     for command in commands where !command.isAsynchronous {
       output.line("case .\(Names.identifier(command.name)):")
       emitCall(command, &output)
     }
-    if commands.contains(where: \.isAsynchronous) { output.line("default: return nil") }
+    if commands.contains(where: \.isAsynchronous) { output.line("default: return false") }
     output.line("}")
     output.line("}")
   }
@@ -134,11 +134,11 @@ enum DispatchEmitter {
   private static func emitAsynchronousDispatch(_ commands: [Command], _ output: inout Output) {
     output.document(
       """
-      `dispatch` for commands with `isAsynchronous`. Answers nil, and does nothing, for the others.
+      `dispatch` for commands with `isAsynchronous`. Answers false, and does nothing, for the others.
       """)
     output.line("package func dispatchAsynchronously<Handlers: CommandHandlers>(")
-    output.line("  _ arguments: JSONObject, to handlers: Handlers")
-    output.line(") async throws(QAPIError) -> CommandResult? {")
+    output.line("  _ arguments: JSONObject, to handlers: Handlers, into printer: inout JSONPrinter")
+    output.line(") async throws(QAPIError) -> Bool {")
     emitSelectedCalls(commands, &output)
     output.line("}")
   }
@@ -146,19 +146,19 @@ enum DispatchEmitter {
   private static func emitOutOfBandDispatch(_ commands: [Command], _ output: inout Output) {
     output.document(
       """
-      `dispatch` for commands with `allowsOutOfBand`, on any thread. Answers nil, and does nothing,
+      `dispatch` for commands with `allowsOutOfBand`, on any thread. Answers false, and does nothing,
       for the others.
       """)
     output.line("package func dispatchOutOfBand<Handlers: OutOfBandHandlers>(")
-    output.line("  _ arguments: JSONObject, to handlers: Handlers")
-    output.line(") throws(QAPIError) -> CommandResult? {")
+    output.line("  _ arguments: JSONObject, to handlers: Handlers, into printer: inout JSONPrinter")
+    output.line(") throws(QAPIError) -> Bool {")
     emitSelectedCalls(commands, &output)
     output.line("}")
   }
 
   private static func emitSelectedCalls(_ commands: [Command], _ output: inout Output) {
     if commands.isEmpty {
-      output.line("return nil")
+      output.line("return false")
       return
     }
     output.line("var decoder = ObjectDecoder(arguments)")
@@ -167,7 +167,7 @@ enum DispatchEmitter {
       output.line("case .\(Names.identifier(command.name)):")
       emitCall(command, &output)
     }
-    output.line("default: return nil")
+    output.line("default: return false")
     output.line("}")
   }
 
@@ -188,17 +188,22 @@ enum DispatchEmitter {
     }
     output.line("  try decoder.finish()")
     if let constant = command.constant {
-      output.line("  return .encoded(Schema.\(constant))")
+      output.line("  printer.print(printed: Schema.\(constant))")
+      output.line("  return true")
       return
     }
     let call =
-      "try \(command.isAsynchronous ? "await " : "")handlers.\(Names.identifier(command.name))(\(labels.joined(separator: ", ")))"
+      "try \(command.isAsynchronous ? "await " : "")handlers."
+      + "\(Names.identifier(command.name))(\(labels.joined(separator: ", ")))"
     if command.returns == nil {
       output.line("  \(call)")
-      output.line("  return .empty")
+      output.line("  printer.beginObject()")
+      output.line("  printer.endObject()")
     } else {
-      output.line("  return .value(\(call).encoded)")
+      output.line("  let result = \(call)")
+      output.line("  result.print(into: &printer)")
     }
+    output.line("  return true")
   }
 
   // MARK: - Events

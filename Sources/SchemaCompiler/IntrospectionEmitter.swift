@@ -34,6 +34,55 @@ struct IntrospectionEmitter {
     return output.text
   }
 
+  /// Writes `SchemaDocuments.swift`: every entry with its documentation, already printed.
+  static func documents(of api: API) -> String {
+    var output = Output()
+    output.line("// Generated from schemas/. Edit those files.")
+    output.line()
+    output.document("The entries of the schemas as JSON text.")
+    output.line("package enum SchemaDocuments {")
+    output.document(
+      """
+      What a name stands for (`command`, `event`, `type`) and its entry; nil when there is none. A
+      reference `#/$defs/NAME` in it is to the type of that name.
+      """)
+    output.line(
+      "package static func document(_ name: String) -> (kind: String, text: StaticString)? {")
+    output.line("switch name {")
+    for file in api.files {
+      let entries =
+        file.commands.map { ("command", $0.name, $0.source) }
+        + file.events.map { ("event", $0.name, $0.source) }
+        + file.definitions.map { ("type", $0.name, $0.source) }
+      for (kind, name, source) in entries {
+        output.line(
+          "case \(Names.literal(name)): (\(Names.literal(kind)), ##\"\(local(source).text)\"##)")
+      }
+    }
+    output.line("default: nil")
+    output.line("}")
+    output.line("}")
+    output.line("}")
+    return output.text
+  }
+
+  /// A schema with references that name no file.
+  private static func local(_ value: JSONValue) -> JSONValue {
+    switch value {
+    case .object(let object):
+      return .object(
+        JSONObject(
+          object.map { name, member in
+            guard name == "$ref", let target = member.stringValue,
+              let mark = target.firstIndex(of: "#")
+            else { return (name, local(member)) }
+            return (name, .string(String(target[mark...])))
+          }))
+    case .array(let elements): return .array(elements.map { local($0) })
+    default: return value
+    }
+  }
+
   private static func staticLiteral(_ value: JSONValue) -> String { "#\"\(value.text)\"#" }
 
   static func commands(of api: API) -> JSONValue {

@@ -1,3 +1,5 @@
+import JSON
+
 /// The schemas as the emitters see them: QAPI's notions, with all references resolved by name.
 struct API {
   /// Schema files in the order of `goliath.json`.
@@ -42,6 +44,8 @@ struct Definition {
   var since: String
   var features: [Feature]
   var kind: Kind
+  /// The entry as it stands in the file.
+  var source: JSONValue
 }
 
 struct EnumValue {
@@ -114,6 +118,8 @@ struct Command {
   /// The answer is a constant of the build: `schema` or `commands`.
   var constant: String?
   var examples: [Example]
+  /// The entry as it stands in the file.
+  var source: JSONValue
 
   /// Its handler is `async`.
   var isAsynchronous: Bool { flags.contains("coroutine") }
@@ -149,6 +155,8 @@ struct Event {
   var members: [Member]
   var features: [Feature]
   var throttle: (milliseconds: Int, key: String?)?
+  /// The entry as it stands in the file.
+  var source: JSONValue
 }
 
 /// A use of a type.

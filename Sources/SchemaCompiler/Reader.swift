@@ -74,7 +74,8 @@ struct Reader {
     }
     return Definition(
       name: name, description: try text("description", of: schema),
-      since: try text("x-since", of: schema), features: try features(schema), kind: kind)
+      since: try text("x-since", of: schema), features: try features(schema), kind: kind,
+      source: schema)
   }
 
   private func readEnum(_ values: [String], _ schema: JSONValue) throws -> [EnumValue] {
@@ -161,7 +162,7 @@ struct Reader {
       returns: try entry["returns"].map { try reference($0) },
       returnsDescription: entry["returns"]?["description"]?.stringValue ?? "",
       features: try features(entry), flags: flags,
-      constant: entry["x-constant"]?.stringValue, examples: examples)
+      constant: entry["x-constant"]?.stringValue, examples: examples, source: entry)
   }
 
   private func readEvent(_ name: String, _ entry: JSONValue) throws -> Event {
@@ -176,7 +177,7 @@ struct Reader {
       name: name, description: try text("description", of: entry),
       since: try text("x-since", of: entry),
       members: try entry["data"].map { try readMembers($0) } ?? [],
-      features: try features(entry), throttle: throttle)
+      features: try features(entry), throttle: throttle, source: entry)
   }
 
   // MARK: - Parts

@@ -1,3 +1,5 @@
+import JSON
+
 /// Writes the Swift file of one schema file: its types and the protocol of its commands.
 struct TypeEmitter {
   private let api: API
@@ -76,7 +78,33 @@ struct TypeEmitter {
       output.line("package func encode(into object: inout JSONObject) {")
       for member in members { emitEncode(member) }
       output.line("}")
+      emitPrint(members)
     }
+    output.line("}")
+  }
+
+  /// Prints the members in the order on the wire, which is known here.
+  private mutating func emitPrint(_ members: [Member]) {
+    output.line()
+    output.document("Appends the JSON form's text.")
+    output.line("package func print(into printer: inout JSONPrinter) {")
+    output.line("printer.beginObject()")
+    let order = JSONObject(members.map { ($0.name, JSONValue.null) }).wireOrder
+    for member in order.map({ members[$0] }) {
+      let name = Names.declared(member.name)
+      let key = "\"\(Names.literal(member.name).dropFirst().dropLast())\": "
+      let literal = Names.literal(key)
+      if member.isOptional {
+        output.line("if let value = \(name) {")
+        output.line("printer.member(\(literal))")
+        output.line("value.print(into: &printer)")
+        output.line("}")
+      } else {
+        output.line("printer.member(\(literal))")
+        output.line("\(name).print(into: &printer)")
+      }
+    }
+    output.line("printer.endObject()")
     output.line("}")
   }
 

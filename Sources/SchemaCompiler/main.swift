@@ -28,6 +28,7 @@ func run(_ arguments: [String]) throws {
       try write(TypeEmitter.emit(file, of: api), to: "\(folder)/\(file.stem)Types.swift")
     }
     try write(DispatchEmitter.commands(of: api), to: "\(folder)/Commands.swift")
+    try write(IntrospectionEmitter.documents(of: api), to: "\(folder)/SchemaDocuments.swift")
     try write(DispatchEmitter.declining(of: api), to: "\(folder)/DecliningHandlers.swift")
     try write(DispatchEmitter.events(of: api), to: "\(folder)/Event.swift")
     try write(IntrospectionEmitter.emit(api), to: "\(folder)/Schema.swift")

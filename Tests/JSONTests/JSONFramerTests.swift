@@ -25,6 +25,25 @@ private func items(_ text: String) -> [String] { items([Array(text.utf8)]) }
     #expect(items(#"{"a":{"b":"}"}"#) == [])
   }
 
+  /// Whole, a plain object goes another way than in pieces.
+  @Test func piecesMakeNoDifference() {
+    let tokens = [
+      "{", "}", "[", "]", ":", ",", " ", "\n", #""a""#, #""b""#, #""execute""#, "1", "-0", "01",
+      "1.5", "1e3",
+      "999999999999999999", "9999999999999999999", "true", "false", "null", "nul", #""\n""#,
+      #""é""#, "'c'", "@",
+      #"{"a":1}"#, #"{"a":[1,2,{"b":null}]}"#, #"{"a":1,"a":2}"#, #"{"execute":"x","id":-7}"#,
+    ]
+    var random = SystemRandomNumberGenerator()
+    for _ in 0..<3000 {
+      let count = Int.random(in: 1...12, using: &random)
+      let text =
+        (0..<count).map { _ in tokens.randomElement(using: &random) ?? "" }.joined() + "\u{1} "
+      let bytes = Array(text.utf8)
+      #expect(items([bytes]) == items(bytes.map { [$0] }), "\(text)")
+    }
+  }
+
   @Test func scalarNeedsOneFollowingByte() {
     #expect(items("12") == [])
     #expect(items("12 ") == ["12"])

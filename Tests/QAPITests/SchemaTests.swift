@@ -73,6 +73,12 @@ private func text(_ text: StaticString) -> String { "\(text)" }
     #expect(described.compactMap { $0["name"]?.stringValue } == Command.allCases.map(\.rawValue))
   }
 
+  /// What QEMU 7.2 does not have.
+  private static let additions: Set<String> = [
+    "x-events-since", "x-wait-event", "x-commands-in-flight", "x-schema", "X_EVENTS_DROPPED",
+    "X_START_FAILED",
+  ]
+
   /// Every command and event is what QEMU 7.2 says it is: names, order and types of all members,
   /// enum values, variants, features; only the numbers of the types differ.
   @Test func typesAreThoseOfQEMU() throws {
@@ -81,7 +87,10 @@ private func text(_ text: StaticString) -> String { "\(text)" }
     let ours = try JSONValue(parsing: text(Schema.schema)).arrayValue ?? []
     var comparison = SchemaComparison(ours: ours, theirs: theirs)
     for entry in ours {
-      if let name = entry["name"]?.stringValue, ["command", "event"].contains(entry["meta-type"]) {
+      // What is ours has a name of its own; `x-` alone does not tell, since QEMU has some too.
+      if let name = entry["name"]?.stringValue, ["command", "event"].contains(entry["meta-type"]),
+        !SchemaTests.additions.contains(name)
+      {
         comparison.compare(name, name, name)
       }
     }
