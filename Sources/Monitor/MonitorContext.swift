@@ -35,9 +35,9 @@ package struct MachinePreparation {
 /// a multiplexed device get the focus; commands wait until `start`.
 @MainLoop
 package final class MonitorContext {
-  /// Runs one line of the human monitor for `human-monitor-command`: line and CPU index in, what it
+  /// Runs one line of the human monitor for `human-monitor-command`: line, CPU index and what the client may do in, what it
   /// prints out, lines ending in CR LF.
-  package typealias HumanMonitor = @MainLoop (String, Int?) async -> String
+  package typealias HumanMonitor = @MainLoop (String, Int?, MonitorAccess) async -> String
 
   /// Where the machine's events go.
   package let events = EventBroadcaster()
@@ -54,6 +54,11 @@ package final class MonitorContext {
   let humanMonitorDefaults = HMPDefaults()
 
   let dispatcher = QMPDispatcher()
+  /// The commands that have to wait for something.
+  let inFlight = CommandsInFlight()
+  private var lastClientNumber = 0
+  /// Why there will be no machine.
+  private var failure: Event?
   /// Keyboard and mouse input on its way to the guest.
   let input = InputQueue()
   /// The machine as it is known before it is made (`-preconfig`).
@@ -159,6 +164,37 @@ package final class MonitorContext {
     let ready = readers
     readers = []
     return ready
+  }
+
+  func nextClientNumber() -> Int {
+    lastClientNumber += 1
+    return lastClientNumber
+  }
+
+  /// Tells the QMP clients that there will be no machine, and why: those that have negotiated at once, others as soon as they
+  /// do. `option` and `value` are those at fault, if any.
+  package func failStart(option: String?, value: String?, reason: String) {
+    let event = Event.xStartFailed(option: option, value: value, reason: reason)
+    failure = event
+    events.emit(event)
+    dispatcher.start()
+  }
+
+  /// Tells those clients too that have not negotiated, since the end has come.
+  package func endFailedStart() {
+    guard let failure else { return }
+    let message = EventMessage(events.timed(failure))
+    for connection in dispatcher.clients where !connection.isNegotiated {
+      connection.send(message, always: true)
+    }
+  }
+
+  /// Whether every QMP client has heard that the start failed.
+  package var isFailureKnown: Bool { dispatcher.clients.allSatisfy(\.isNegotiated) }
+
+  /// A client has negotiated: tells it what it should know.
+  func greet(_ connection: QMPConnection) {
+    if let failure { connection.send(EventMessage(events.timed(failure))) }
   }
 
   /// Runs `body` when there is a machine: at once when there is one already.

@@ -36,6 +36,10 @@ package struct MonitorConfiguration: Sendable, Equatable {
   package var mode: Mode
   /// QMP with line breaks and indentation.
   package var pretty: Bool
+  /// What its clients may do.
+  package var access = MonitorAccess.full
+  /// File in which it is noted who ran what; nil for none.
+  package var auditFile: String?
   /// The option it came from.
   package var origin: OptionOrigin
 }

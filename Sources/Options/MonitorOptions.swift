@@ -128,8 +128,15 @@ enum MonitorOptions {
         .conflict, values.origin, "'pretty' is not compatible with HMP monitors")
     }
     guard users.exists(chardev) else { throw users.notFound(chardev, values.origin) }
-    return MonitorConfiguration(
+    var monitor = MonitorConfiguration(
       id: values.id, chardev: chardev, mode: mode, pretty: pretty, origin: values.origin)
+    if let text = values.string("x-access") {
+      do throws(QAPIError) { monitor.access = try MonitorAccess(text) } catch {
+        throw OptionError(.invalidValue, values.origin, error.description)
+      }
+    }
+    monitor.auditFile = values.string("x-audit")
+    return monitor
   }
 
   /// Creates the device of a short form, with a monitor on it for `mon:`, and returns its label;

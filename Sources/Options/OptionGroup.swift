@@ -76,7 +76,10 @@ struct OptionGroup: Sendable {
     "add-fd", [("fd", .number), ("opaque", .string), ("set", .number)])
   static let monitor = OptionGroup(
     "mon", impliedKey: "chardev",
-    [("chardev", .string), ("mode", .string), ("pretty", .boolean)])
+    [
+      ("chardev", .string), ("mode", .string), ("pretty", .boolean), ("x-access", .string),
+      ("x-audit", .string),
+    ])
   static let chardev = OptionGroup(
     "chardev", impliedKey: "backend",
     [

@@ -21,6 +21,8 @@ final class Node {
   private var humanMonitors: [HMPServer] = []
   private var machine: Machine?
   private var pidFile: PidFile?
+  private var auditLogs: [String: AuditLog] = [:]
+  private var failureTimer: HostTimer?
 
   /// Lives as long as the process.
   private static var running: Node?
@@ -117,9 +119,14 @@ final class Node {
         switch monitor.mode {
         case .control:
           qmpMonitors.append(
-            try QMPMonitor(on: chardev, isPretty: monitor.pretty, context: monitorContext))
+            try QMPMonitor(
+              on: chardev, isPretty: monitor.pretty, access: monitor.access,
+              audit: try auditLog(monitor), context: monitorContext))
         case .readline:
-          humanMonitors.append(try HMPServer(on: chardev, context: monitorContext))
+          humanMonitors.append(
+            try HMPServer(
+              on: chardev, access: monitor.access, audit: try auditLog(monitor),
+              context: monitorContext))
         }
       } catch {
         throw monitor.origin.failure(error.message)
@@ -189,15 +196,52 @@ final class Node {
   private func finish(_ status: Int32) {
     machine?.tearDown()
     chardevs.shutDown()
+    for log in auditLogs.values { log.drain() }
     pidFile?.remove()
     MainLoop.stop(status: status)
   }
 
   private func fail(_ error: any Error) {
-    // At once: a monitor on this terminal must not greet anybody any more.
-    chardevs.shutDown()
     for line in FailureText.lines(error) { Log.line(line) }
-    finish(1)
+    // At once: a human monitor on this terminal must not greet anybody any more.
+    for monitor in configuration.monitors where monitor.mode == .readline {
+      chardevs[monitor.chardev]?.shutDown()
+    }
+    let (origin, reason) = FailureText.parts(error)
+    monitorContext.failStart(option: origin?.option, value: origin?.argument, reason: reason)
+    if qmpMonitors.isEmpty { return finish(1) }
+    awaitFailureIsKnown(until: HostClock.monotonic + Node.failureGrace)
+  }
+
+  /// So long (nanoseconds) the process stays for QMP clients to come, negotiate and read why it failed. Whoever starts it with a
+  /// monitor connects within milliseconds.
+  private static let failureGrace: Int64 = 250_000_000
+
+  private func awaitFailureIsKnown(until deadline: Int64) {
+    let everyoneCame = qmpMonitors.allSatisfy { !$0.isListening || $0.clientCount > 0 }
+    let now = HostClock.monotonic
+    if now >= deadline || (everyoneCame && monitorContext.isFailureKnown) {
+      monitorContext.endFailedStart()
+      return finish(1)
+    }
+    let timer = MainLoop.timers.makeTimer { [weak self] in
+      MainLoop.assumeIsolated { self?.awaitFailureIsKnown(until: deadline) }
+    }
+    failureTimer = timer
+    timer.arm(at: min(deadline, now + 5_000_000))
+  }
+
+  /// The log of a monitor; monitors with one file share it.
+  private func auditLog(_ monitor: MonitorConfiguration) throws(ChardevError) -> AuditLog? {
+    guard let path = monitor.auditFile else { return nil }
+    if let log = auditLogs[path] { return log }
+    do throws(SystemError) {
+      let log = try AuditLog(path)
+      auditLogs[path] = log
+      return log
+    } catch {
+      throw ChardevError(.cannotOpen, "Could not open '\(path)': \(error.reason)")
+    }
   }
 
   private func writePidFile() throws(OptionError) {
@@ -213,6 +257,18 @@ final class Node {
 
 /// What the user reads when the start fails.
 enum FailureText {
+  /// The option at fault, if one is, and the reason.
+  static func parts(_ error: any Error) -> (origin: OptionOrigin?, reason: String) {
+    switch error {
+    case let error as OptionError: (error.origin, error.reason)
+    case let error as MachineError: (error.origin, error.message)
+    case let error as AcceleratorError: (nil, error.message)
+    case let error as CPUModelError: (nil, error.message)
+    case let error as RunControlError: (nil, error.message)
+    default: (nil, "\(error)")
+    }
+  }
+
   static func lines(_ error: any Error) -> [String] {
     let program = Log.programName
     switch error {

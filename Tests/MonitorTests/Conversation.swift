@@ -57,40 +57,46 @@ struct Conversation {
   private mutating func run(_ request: QMPRequest, isOutOfBand: Bool) -> [UInt8] {
     // The handler changes a copy: while it runs the session itself is being used.
     var negotiated = session
-    var result: Result<CommandResult, QAPIError>
+    var printer = session.beginReply()
     do throws(QAPIError) {
       let call = try request.call.get()
       if call.command == .qmpCapabilities {
         var enabled: [QMPCapability]?
         handlers.negotiate = { enabled = $0 }
-        result = .success(try call.command.dispatch(call.arguments, to: handlers) ?? .empty)
+        _ = try call.command.dispatch(call.arguments, to: handlers, into: &printer)
         if let enabled { try negotiated.negotiate(enabled) }
       } else {
-        result = .success(try dispatch(call) ?? .empty)
+        try dispatch(call, into: &printer)
       }
     } catch {
-      result = .failure(error)
+      session = negotiated
+      return session.reply(to: request, failure: error, isOutOfBand: isOutOfBand)
     }
     session = negotiated
-    return session.reply(to: request, result, isOutOfBand: isOutOfBand)
+    return session.reply(to: request, printer, isOutOfBand: isOutOfBand)
   }
 
   /// Runs a command; one that may wait must not do so here.
-  private func dispatch(_ call: QMPRequest.Call) throws(QAPIError) -> CommandResult? {
+  private func dispatch(
+    _ call: QMPRequest.Call, into printer: inout JSONPrinter
+  ) throws(QAPIError) {
     guard call.command.isAsynchronous else {
-      return try call.command.dispatch(call.arguments, to: handlers)
+      _ = try call.command.dispatch(call.arguments, to: handlers, into: &printer)
+      return
     }
     nonisolated(unsafe) let handlers = handlers
-    nonisolated(unsafe) var result: Result<CommandResult?, QAPIError> = .success(nil)
+    nonisolated(unsafe) var result = Result<JSONPrinter, QAPIError>.success(printer)
     Task.immediate {
       do throws(QAPIError) {
-        result = .success(
-          try await call.command.dispatchAsynchronously(call.arguments, to: handlers))
+        var printer = try result.get()
+        _ = try await call.command.dispatchAsynchronously(
+          call.arguments, to: handlers, into: &printer)
+        result = .success(printer)
       } catch {
         result = .failure(error)
       }
     }
-    return try result.get()
+    printer = try result.get()
   }
 
   /// Past negotiation.

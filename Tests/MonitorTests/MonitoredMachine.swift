@@ -40,7 +40,10 @@ final class MonitoredMachine {
   nonisolated let folder: String
 
   /// Makes monitors, labelled `m0`, `m1`…; the machine follows with `start`.
-  init(monitors count: Int = 1, pretty: Bool = false) throws {
+  init(
+    monitors count: Int = 1, pretty: Bool = false, access: MonitorAccess = .full,
+    audit: AuditLog? = nil
+  ) throws {
     folder = Goliath.temporaryFolder()
     let plan = try CommandLineParser().parse(
       ["-M", "none", "-name", "guest", "-nodefaults"], programName: "test")
@@ -52,7 +55,9 @@ final class MonitoredMachine {
       let address = SocketAddressLegacy.unix(UnixSocketAddress(path: path(number)))
       let socket = ChardevSocket(addr: address, server: true, wait: false)
       let chardev = try chardevs.create("m\(number)", .socket(socket))
-      monitors.append(try QMPMonitor(on: chardev, isPretty: pretty, context: context))
+      monitors.append(
+        try QMPMonitor(
+          on: chardev, isPretty: pretty, access: access, audit: audit, context: context))
     }
   }
 
@@ -84,11 +89,13 @@ final class MonitoredMachine {
 
   /// Runs a test with a machine, started unless told not to, and clears up.
   nonisolated static func run(
-    monitors: Int = 1, pretty: Bool = false, started: Bool = true,
+    monitors: Int = 1, pretty: Bool = false, started: Bool = true, access: MonitorAccess = .full,
+    audit: AuditLog? = nil,
     _ body: @Sendable (MonitoredMachine) async throws -> Void
   ) async throws {
     MainLoopThread.start()
-    let machine = try await MonitoredMachine(monitors: monitors, pretty: pretty)
+    let machine = try await MonitoredMachine(
+      monitors: monitors, pretty: pretty, access: access, audit: audit)
     if started { try await machine.start() }
     do { try await body(machine) } catch {
       await machine.shutDown()

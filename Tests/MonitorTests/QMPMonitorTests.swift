@@ -260,7 +260,7 @@ import Testing
 
   @Test func humanMonitorGetsTheLineAndItsTextComesBack() async throws {
     try await MonitoredMachine.run { machine in
-      await HumanMonitorStub.set(machine) { line, _ in "line \(line)\r\n" }
+      await HumanMonitorStub.set(machine) { line, _, _ in "line \(line)\r\n" }
       let client = try QMPClient(path: machine.path())
       #expect(
         try client.run("human-monitor-command", #"{"command-line":"info status"}"#)

@@ -156,7 +156,7 @@ private func error(_ sentence: String, _ errorClass: String = "GenericError") ->
     #expect(session.takeOutOfBand() == nil)
     #expect(session.nextRequest() == nil)
     #expect(!session.wantsInput)
-    _ = session.reply(to: request, .success(.empty))
+    _ = session.reply(to: request, session.beginReply())
     #expect(session.takeOutOfBand() == nil)
     #expect(session.hasRequest)
   }
@@ -179,7 +179,7 @@ private func error(_ sentence: String, _ errorClass: String = "GenericError") ->
     session.receive(request + urgent)
     #expect(session.takeOutOfBand() == nil)
     #expect(!session.wantsInput)
-    if let running { _ = session.reply(to: running, .success(.empty)) }
+    if let running { _ = session.reply(to: running, session.beginReply()) }
     #expect(session.nextRequest() != nil)
     #expect(session.takeOutOfBand()?.id == "u")
   }

@@ -100,6 +100,6 @@ extension MonitorCommands: @MainLoop MiscCommands {
     guard let humanMonitor = context.humanMonitor else {
       throw QAPIError("The human monitor is not available")
     }
-    return await humanMonitor(commandLine, cpuIndex)
+    return await humanMonitor(commandLine, cpuIndex, client?.access ?? .full)
   }
 }

@@ -1,6 +1,7 @@
 package import Chardev
 package import Host
 import Machine
+package import Options
 import QAPI
 
 /// A human monitor on a character device (`-monitor`, `-mon mode=readline`, `mon:`): a session for each client, one history.
@@ -18,13 +19,21 @@ package final class HMPServer {
   fileprivate var currentCPU = 0
 
   /// Attaches a monitor to `chardev`. Throws when that is in use.
-  package init(on chardev: Chardev, context: MonitorContext) throws(ChardevError) {
+  ///
+  /// `access` is what its clients may do, `audit` where it is noted what they did.
+  package init(
+    on chardev: Chardev, access: MonitorAccess = .full, audit: AuditLog? = nil,
+    context: MonitorContext
+  ) throws(ChardevError) {
     try chardev.serve { [self] client in
       let result = HMPClientSession(client, self)
+      let who = MonitorClient(
+        client, on: chardev.label, access: access, audit: audit, context: context)
+      result.who = who
       context.whenReady { [weak result] in
         let commands = MonitorCommands(
-          context, takeDescriptor: { client.takeDescriptor() }, negotiation: nil)
-        result?.session = HMPSession(commands, of: context)
+          context, client: who, takeDescriptor: { client.takeDescriptor() }, negotiation: nil)
+        result?.session = HMPSession(commands, of: context, access: access)
         client.port.resumeReceiving()
       }
       return result
@@ -44,9 +53,9 @@ package final class HMPServer {
 
   /// Lets `human-monitor-command` of the context's monitors run lines, each in a session of its own.
   package static func serveHumanMonitorCommand(in context: MonitorContext) {
-    context.humanMonitor = { [weak context] line, cpuIndex in
+    context.humanMonitor = { [weak context] line, cpuIndex, access in
       guard let context else { return "" }
-      let session = HMPSession(MonitorCommands(context), of: context)
+      let session = HMPSession(MonitorCommands(context), of: context, access: access)
       return await session.perform(commandLine: line, cpuIndex: cpuIndex)
     }
   }
@@ -57,6 +66,8 @@ package final class HMPServer {
 private final class HMPClientSession: ChardevFrontend {
   private let client: ChardevClient
   private let server: HMPServer
+  /// Who it is, for the audit.
+  var who: MonitorClient?
   /// Nil before there is a machine.
   var session: HMPSession? {
     didSet { session?.currentCPU = server.currentCPU }
@@ -176,9 +187,13 @@ private final class HMPClientSession: ChardevFrontend {
     server.history.add(line)
     isBusy = true
     isStarting = true
+    let start = HostClock.monotonic
     MainLoop.start { [self] in
       let text = await session.perform(commandLine: String(decoding: line, as: UTF8.self))
       isBusy = false
+      if let who {
+        who.audit?.record(who, line: String(decoding: line, as: UTF8.self), since: start)
+      }
       guard isOpen else { return }
       output += text.utf8
       server.currentCPU = session.currentCPU
@@ -208,8 +223,10 @@ private final class HMPClientSession: ChardevFrontend {
 
 extension HMPSession {
   /// A session about the machine of `context`, or about what is known before there is one.
-  fileprivate convenience init(_ commands: MonitorCommands, of context: MonitorContext) {
-    self.init(early: commands, defaults: context.humanMonitorDefaults)
+  fileprivate convenience init(
+    _ commands: MonitorCommands, of context: MonitorContext, access: MonitorAccess
+  ) {
+    self.init(early: commands, defaults: context.humanMonitorDefaults, access: access)
     context.whenStarted { [weak self, weak context] in
       guard let machine = try? context?.machine else { return }
       self?.machineCame(MachineInspector(machine))

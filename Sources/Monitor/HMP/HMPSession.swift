@@ -1,4 +1,5 @@
 package import Host
+package import Options
 package import QAPI
 
 /// What all human monitors of a process remember together: the format of the last dump.
@@ -27,20 +28,26 @@ package final class HMPSession {
   package internal(set) var hasQuit = false
   private var output = ""
   private let defaults: HMPDefaults
+  private let access: MonitorAccess
 
   /// `defaults` is what the human monitors of a process share.
   package init(
-    commands: any CommandHandlers, machine: any HMPMachine, defaults: HMPDefaults = HMPDefaults()
+    commands: any CommandHandlers, machine: any HMPMachine, defaults: HMPDefaults = HMPDefaults(),
+    access: MonitorAccess = .full
   ) {
     self.commands = commands
     self.machine = machine
     self.defaults = defaults
+    self.access = access
   }
 
   /// A session before there is a machine (`-preconfig`), until `machineCame`.
-  package init(early commands: any CommandHandlers, defaults: HMPDefaults) {
+  package init(
+    early commands: any CommandHandlers, defaults: HMPDefaults, access: MonitorAccess = .full
+  ) {
     self.commands = commands
     self.defaults = defaults
+    self.access = access
     machine = HMPAbsentMachine()
     isEarly = true
   }
@@ -87,6 +94,10 @@ package final class HMPSession {
   private func execute(_ line: [UInt8]) async {
     var position = 0
     guard let command = findCommand(line, &position) else { return }
+    guard access.allowsHuman(command.names[0], looks: command.access == .looks) else {
+      print("Error: The command \(command.names[0]) is not allowed on this monitor\n")
+      return
+    }
     let name = String(decoding: line[..<position], as: UTF8.self)
     var parser = HMPArgumentParser(
       commandName: command.names.joined(separator: "|"), text: line, position: position,

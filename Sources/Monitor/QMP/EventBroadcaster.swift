@@ -1,38 +1,112 @@
 package import Host
+import JSON
 package import QAPI
 
-/// Brings the machine's events to every client that has finished its negotiation.
+/// An event as it is written, printed once for all clients.
+@MainLoop
+final class EventMessage {
+  let event: TimedEvent
+  /// Its place among all events of the process, from 1; 0 for one that only a client gets.
+  let sequence: Int
+  private(set) lazy var plain = event.printed(pretty: false)
+  private(set) lazy var pretty = event.printed(pretty: true)
+
+  init(_ event: TimedEvent, sequence: Int = 0) {
+    self.event = event
+    self.sequence = sequence
+  }
+}
+
+/// Brings the machine's events to every client that has finished its negotiation, and remembers the last ones.
 ///
 /// `emit` sends before it returns, so an event that a command causes comes before its reply.
 @MainLoop
 package final class EventBroadcaster {
+  /// How many events are remembered.
+  static let historyLimit = 1000
+
   private var throttler = EventThrottler()
-  private var receivers: [ObjectIdentifier: @MainLoop (TimedEvent) -> Void] = [:]
+  private var receivers: [ObjectIdentifier: QMPConnection] = [:]
   private var timer: HostTimer?
+  /// The last events, a ring: number N is at (N - 1) % historyLimit.
+  private var history: [EventMessage] = []
+  /// How many events there were.
+  private(set) var sequence = 0
+  private var waiters: [EventWaiter] = []
 
   package init() {}
 
   /// Sends an event now, or later when it comes too often.
   package func emit(_ event: Event) {
+<<<<<<< HEAD
     let timed = TimedEvent(event, microseconds: HostClock.realtime / 1000)
     Trace.write(.monitorProtocolEventQueue, "event=\(event.name)")
+=======
+    let timed = timed(event)
+>>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
     if let due = throttler.offer(timed, now: HostClock.monotonic) { send(due) }
     arm()
   }
 
-  /// Sends events to `receiver` from now on, until `unsubscribe` with the same owner.
-  func subscribe(_ owner: AnyObject, _ receiver: @escaping @MainLoop (TimedEvent) -> Void) {
-    receivers[ObjectIdentifier(owner)] = receiver
+  /// An event of this moment.
+  func timed(_ event: Event) -> TimedEvent {
+    TimedEvent(event, microseconds: HostClock.realtime / 1000)
+  }
+
+  /// Sends events to `connection` from now on, until `unsubscribe`.
+  func subscribe(_ connection: QMPConnection) {
+    receivers[ObjectIdentifier(connection)] = connection
   }
 
   /// Ends `subscribe`.
-  func unsubscribe(_ owner: AnyObject) { receivers[ObjectIdentifier(owner)] = nil }
+  func unsubscribe(_ connection: QMPConnection) { receivers[ObjectIdentifier(connection)] = nil }
+
+  // MARK: - History
+
+  /// The events after number `since` that are remembered, oldest first, and how many are not any more.
+  func events(since: Int) -> (events: [EventMessage], lost: Int) {
+    let first = max(since, 0) + 1
+    let oldest = sequence - history.count + 1
+    guard first <= sequence else { return ([], 0) }
+    let found = (max(first, oldest)...sequence).map { history[($0 - 1) % Self.historyLimit] }
+    return (found, max(oldest - first, 0))
+  }
+
+  /// The next event that `matches`, if it comes before `deadline` (monotonic nanoseconds; nil: whenever it comes).
+  /// Nil too when the task is cancelled.
+  func next(
+    before deadline: Int64?, where matches: @escaping @MainLoop (TimedEvent) -> Bool
+  ) async -> EventMessage? {
+    let waiter = EventWaiter(matches)
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        waiters.append(waiter)
+        waiter.start(continuation, before: deadline) { [self] in
+          waiters.removeAll { $0 === waiter }
+        }
+      }
+    } onCancel: {
+      MainLoop.post { waiter.finish(nil) }
+    }
+  }
 
   // MARK: -
 
   private func send(_ event: TimedEvent) {
+<<<<<<< HEAD
     Trace.write(.monitorProtocolEventEmit, "event=\(event.event.name)")
     for receiver in receivers.values { receiver(event) }
+=======
+    sequence += 1
+    let message = EventMessage(event, sequence: sequence)
+    if history.count < Self.historyLimit {
+      history.append(message)
+    } else {
+      history[(sequence - 1) % Self.historyLimit] = message
+    }
+    for receiver in receivers.values { receiver.send(message) }
+    for waiter in waiters { waiter.offer(message) }
+>>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
   }
 
   private func expire() {
@@ -48,5 +122,44 @@ package final class EventBroadcaster {
       }
     }
     timer?.arm(at: deadline)
+  }
+}
+
+/// Someone who waits for an event.
+@MainLoop
+private final class EventWaiter {
+  private let matches: @MainLoop (TimedEvent) -> Bool
+  private var continuation: CheckedContinuation<EventMessage?, Never>?
+  private var timer: HostTimer?
+  private var onEnd: @MainLoop () -> Void = {}
+  private var isOver = false
+
+  init(_ matches: @escaping @MainLoop (TimedEvent) -> Bool) { self.matches = matches }
+
+  func start(
+    _ continuation: CheckedContinuation<EventMessage?, Never>, before deadline: Int64?,
+    onEnd: @escaping @MainLoop () -> Void
+  ) {
+    self.continuation = continuation
+    self.onEnd = onEnd
+    if isOver { return finish(nil) }
+    guard let deadline else { return }
+    timer = MainLoop.timers.makeTimer { [weak self] in
+      MainLoop.assumeIsolated { self?.finish(nil) }
+    }
+    timer?.arm(at: deadline)
+  }
+
+  func offer(_ message: EventMessage) {
+    if matches(message.event) { finish(message) }
+  }
+
+  func finish(_ message: EventMessage?) {
+    isOver = true
+    guard let continuation else { return }
+    self.continuation = nil
+    timer = nil
+    onEnd()
+    continuation.resume(returning: message)
   }
 }

@@ -23,6 +23,14 @@ package struct TimedEvent: Equatable, Sendable {
     if let data = event.data { message["data"] = .object(data) }
     return message
   }
+
+  /// The message as it is written.
+  func printed(pretty: Bool) -> [UInt8] {
+    var printer = JSONPrinter(pretty: pretty, breaksWithCarriageReturn: true)
+    printer.print(.object(encoded))
+    printer.append("\r\n")
+    return printer.output
+  }
 }
 
 /// Holds back events that come too often: the first of a kind is sent at once, of those that follow

@@ -1,5 +1,9 @@
 import Host
 import JSON
+<<<<<<< HEAD
+=======
+import Options
+>>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
 import QAPI
 
 /// One client of a QMP monitor, from its arrival to its leaving: feeds a `QMPSession`, runs its
@@ -7,52 +11,97 @@ import QAPI
 @MainLoop
 final class QMPConnection {
   /// What a connection needs of the transport below it.
-  struct Transport {
+  @MainLoop
+  protocol Transport: AnyObject {
     /// Sends one message; keeps what cannot be sent at once.
-    let write: @MainLoop ([UInt8]) -> Void
+    func write(_ message: [UInt8])
+    /// How many bytes wait for the client to read.
+    var queuedByteCount: Int { get }
+    /// Asks to hear `drained` when nothing waits any more.
+    func notifyWhenDrained()
     /// Asks for the bytes that `receive` did not take.
-    let resumeReceiving: @MainLoop () -> Void
+    func resumeReceiving()
+    /// Stops reading, so that a client's half close is not seen before its requests are answered.
+    func setPaused(_ isPaused: Bool)
     /// Takes the descriptor that came last with the client's bytes; the caller owns it.
-    let takeDescriptor: @MainLoop () -> Int32?
+    func takeDescriptor() -> Int32?
   }
 
+  /// Who it is and what it may do.
+  let client: MonitorClient
   private var session: QMPSession
-  private let transport: Transport
+  private let transport: any Transport
   private let context: MonitorContext
   private var handlers: MonitorCommands?
-  private var isHoldingBack = false
   private var isOpen = true
+  /// It has just negotiated.
+  private var isFresh = false
+  /// Bytes wait below that were not taken.
+  private var isParked = false
+  private var isPaused = false
+  private var isScheduled = false
   /// A command that may wait has not waited yet.
   private var isStarting = false
   /// The command that had to wait.
   private var waiting: Task<Void, Never>?
+  /// Events that the client did not get because it does not read.
+  private var droppedEvents = 0
+
+  /// How many requests run before other work of the main loop gets its turn.
+  private static let batch = 32
+  /// A client that leaves so much unread gets no further request answered until it has read.
+  private static let replyLimit = 256 << 10
+  /// A client that leaves so much unread gets no further events.
+  private static let eventLimit = 1 << 20
 
   /// Greets a client that has just arrived.
-  init(isPretty: Bool, transport: Transport, context: MonitorContext) {
+  init(
+    _ client: MonitorClient, isPretty: Bool, transport: any Transport, context: MonitorContext
+  ) {
+    self.client = client
     session = QMPSession(version: .current, isPretty: isPretty)
     self.transport = transport
     self.context = context
     handlers = MonitorCommands(
-      context, takeDescriptor: transport.takeDescriptor,
-      negotiation: { [weak self] capabilities throws(QAPIError) in
-        try self?.session.negotiate(capabilities)
+      context, client: client, takeDescriptor: { transport.takeDescriptor() },
+      negotiation: { [unowned self] capabilities throws(QAPIError) in
+        try session.negotiate(capabilities)
+        isFresh = true
       })
     context.dispatcher.add(self)
-    context.events.subscribe(self) { [weak self] event in self?.send(event) }
+    context.events.subscribe(self)
     transport.write(session.greeting())
   }
 
-  /// Takes bytes that the client sent: all of them, or none when enough requests wait already.
+  /// Whether the client gets events.
+  var isNegotiated: Bool { session.isNegotiated }
+
+  // MARK: - Input
+
+  /// Takes bytes that the client sent: as many as it parses by the rules; the others must come again.
   func receive(_ bytes: [UInt8]) -> Int {
     guard isOpen else { return bytes.count }
-    guard session.wantsInput else {
-      isHoldingBack = true
+    guard !session.isSuspended, !isUnread else {
+      isParked = true
       return 0
     }
     session.receive(bytes)
-    parse()
-    context.dispatcher.kick()
-    return bytes.count
+    work()
+    let rest = session.giveBack()
+    if rest > 0 { isParked = true }
+    updatePause()
+    return bytes.count - rest
+  }
+
+  /// The client has read everything.
+  func drained() {
+    guard isOpen else { return }
+    if droppedEvents > 0 {
+      let count = droppedEvents
+      droppedEvents = 0
+      send(EventMessage(context.events.timed(.xEventsDropped(count: count))))
+    }
+    goOn()
   }
 
   /// The client has left. What it had queued is dropped.
@@ -66,40 +115,72 @@ final class QMPConnection {
     waiting?.cancel()
   }
 
-  // MARK: - Requests
-
-  /// Whether a request waits to be run.
-  var hasRequest: Bool { isOpen && session.hasRequest }
-
-  /// Runs the request that waits first.
-  func runNext() {
-    guard let request = session.nextRequest() else { return }
-    run(request, isOutOfBand: false)
-    // There is room for another one now.
-    readOn()
-  }
-
-  private func readOn() {
-    parse()
-    if isHoldingBack, isOpen, session.wantsInput {
-      isHoldingBack = false
+  /// Goes on with what waits: there is a machine now, a command has ended, the client has read.
+  func goOn() {
+    guard isOpen else { return }
+    work()
+    updatePause()
+    if isParked, !session.isSuspended, !isUnread {
+      isParked = false
       transport.resumeReceiving()
     }
   }
 
-  /// After a command that had to wait.
-  private func goOn() {
-    readOn()
-    context.dispatcher.kick()
+  /// Sends an event.
+  func send(_ message: EventMessage, always: Bool = false) {
+    guard isOpen, session.isNegotiated || always else { return }
+    guard transport.queuedByteCount <= Self.eventLimit, droppedEvents == 0 else {
+      droppedEvents += 1
+      transport.notifyWhenDrained()
+      return
+    }
+    transport.write(session.isPretty ? message.pretty : message.plain)
   }
 
-  private func parse() {
-    while isOpen, let request = session.takeOutOfBand() { run(request, isOutOfBand: true) }
+  // MARK: - Requests
+
+  /// The client does not read what it was sent; asks to hear when it has.
+  private var isUnread: Bool {
+    guard transport.queuedByteCount > Self.replyLimit else { return false }
+    transport.notifyWhenDrained()
+    return true
+  }
+
+  /// Runs what may be run.
+  private func work() {
+    var left = Self.batch
+    while isOpen {
+      if let request = session.takeOutOfBand() {
+        run(request, isOutOfBand: true)
+        continue
+      }
+      guard context.dispatcher.isStarted, session.hasRequest, !isUnread else { return }
+      if left == 0 { return schedule() }
+      left -= 1
+      guard let request = session.nextRequest() else { return }
+      run(request, isOutOfBand: false)
+    }
+  }
+
+  /// Goes on in the next turn of the main loop.
+  private func schedule() {
+    guard !isScheduled else { return }
+    isScheduled = true
+    MainLoop.post { [self] in
+      isScheduled = false
+      goOn()
+    }
+  }
+
+  private func updatePause() {
+    guard isPaused != session.isSuspended else { return }
+    isPaused.toggle()
+    transport.setPaused(isPaused)
   }
 
   private func run(_ request: QMPRequest, isOutOfBand: Bool) {
     guard let handlers else { return }
-    let result: Result<CommandResult, QAPIError>
+    let start = client.audit == nil ? 0 : HostClock.monotonic
     do throws(QAPIError) {
       let call = try request.call.get()
       Trace.write(
@@ -108,50 +189,62 @@ final class QMPConnection {
         isOutOfBand ? .monitorQMPCommandOutOfBand : .monitorQMPCommandInBand,
         "id: \(request.id?.text ?? "")")
       try context.checkAvailable(call.command)
+      try client.access.check(call.command)
       if call.command.isAsynchronous { return runAsynchronously(request, call, handlers) }
-      if isOutOfBand,
-        let answer = try call.command.dispatchOutOfBand(call.arguments, to: handlers)
-      {
-        result = .success(answer)
+      var printer = session.beginReply()
+      if isOutOfBand {
+        _ = try call.command.dispatchOutOfBand(call.arguments, to: handlers, into: &printer)
       } else {
-        result = .success(try call.command.dispatch(call.arguments, to: handlers) ?? .empty)
+        _ = try call.command.dispatch(call.arguments, to: handlers, into: &printer)
+      }
+      let text = session.reply(to: request, printer, isOutOfBand: isOutOfBand)
+      if isOpen { transport.write(text) }
+      client.audit?.record(client, request, nil, since: start)
+      if isFresh {
+        isFresh = false
+        context.greet(self)
       }
     } catch {
-      result = .failure(error)
+      fail(request, error, isOutOfBand, since: start)
     }
-    reply(to: request, result, isOutOfBand: isOutOfBand)
   }
 
   /// Runs a command that may wait. This client's next in-band request waits for its end; nothing else does.
   private func runAsynchronously(
     _ request: QMPRequest, _ call: QMPRequest.Call, _ handlers: MonitorCommands
   ) {
+    let start = HostClock.monotonic
+    let number = context.inFlight.begin(call.command.rawValue, request.id, client, at: start)
     isStarting = true
-    let task = MainLoop.start {
-      let result: Result<CommandResult, QAPIError>
+    let task = MainLoop.start { [self] in
+      var printer = session.beginReply()
       do throws(QAPIError) {
-        result = .success(
-          try await call.command.dispatchAsynchronously(call.arguments, to: handlers) ?? .empty)
+        _ = try await call.command.dispatchAsynchronously(
+          call.arguments, to: handlers, into: &printer)
+        let text = session.reply(to: request, printer)
+        if isOpen { transport.write(text) }
+        client.audit?.record(client, request, nil, since: start)
       } catch {
-        result = .failure(error)
+        fail(request, error, false, since: start)
       }
-      self.waiting = nil
-      self.reply(to: request, result, isOutOfBand: false)
-      if !self.isStarting { self.goOn() }
+      waiting = nil
+      context.inFlight.end(number)
+      if !isStarting { goOn() }
     }
     isStarting = false
     if session.isRunning { waiting = task }
   }
 
-  private func reply(
-    to request: QMPRequest, _ result: Result<CommandResult, QAPIError>, isOutOfBand: Bool
+  private func fail(
+    _ request: QMPRequest, _ error: QAPIError, _ isOutOfBand: Bool, since start: Int64
   ) {
+<<<<<<< HEAD
     let text = session.reply(to: request, result, isOutOfBand: isOutOfBand)
     Trace.write(.monitorQMPRespond, "req: \(String(decoding: text.dropLast(2), as: UTF8.self))")
+=======
+    let text = session.reply(to: request, failure: error, isOutOfBand: isOutOfBand)
+>>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
     if isOpen { transport.write(text) }
-  }
-
-  private func send(_ event: TimedEvent) {
-    if isOpen, let text = session.text(of: event) { transport.write(text) }
+    client.audit?.record(client, request, error, since: start)
   }
 }

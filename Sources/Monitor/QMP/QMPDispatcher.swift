@@ -1,60 +1,27 @@
 import Host
 
-/// Runs the in-band requests of all QMP connections, one at a time, taking turns between connections
-/// that have some waiting.
+/// When requests may run, and the connections that have some.
+///
+/// A request runs in the turn of the main loop that brought it, a batch for each client in each turn: so clients with something
+/// queued take turns, and one that floods gets no more than the others.
 @MainLoop
 final class QMPDispatcher {
-  /// How many requests run before other work of the main loop gets its turn.
-  private static let batch = 64
-
-  private var connections: [QMPConnection] = []
-  private var turn = 0
-  private var isStarted = false
-  private var isScheduled = false
-  private var isRunning = false
+  /// Whether requests may run: not before there is a machine, or something to say instead.
+  private(set) var isStarted = false
+  private var connections: [ObjectIdentifier: QMPConnection] = [:]
 
   init() {}
 
-  func add(_ connection: QMPConnection) { connections.append(connection) }
+  func add(_ connection: QMPConnection) { connections[ObjectIdentifier(connection)] = connection }
 
-  func remove(_ connection: QMPConnection) {
-    guard let index = connections.firstIndex(where: { $0 === connection }) else { return }
-    connections.remove(at: index)
-    if turn > index { turn -= 1 }
-  }
+  func remove(_ connection: QMPConnection) { connections[ObjectIdentifier(connection)] = nil }
+
+  /// Every client, in order of arrival.
+  var clients: [QMPConnection] { connections.values.sorted { $0.client.number < $1.client.number } }
 
   /// Lets requests run from now on.
   func start() {
     isStarted = true
-    kick()
-  }
-
-  /// Runs what waits. Does nothing when called from a request that runs: that loop goes on anyway.
-  func kick() {
-    if isRunning || !isStarted { return }
-    isRunning = true
-    defer { isRunning = false }
-    for _ in 0..<Self.batch {
-      guard let connection = next() else { return }
-      connection.runNext()
-    }
-    guard !isScheduled else { return }
-    isScheduled = true
-    MainLoop.post { [weak self] in
-      self?.isScheduled = false
-      self?.kick()
-    }
-  }
-
-  /// The next connection in turn that has a request.
-  private func next() -> QMPConnection? {
-    for step in 0..<connections.count {
-      let index = (turn + step) % connections.count
-      if connections[index].hasRequest {
-        turn = (index + 1) % connections.count
-        return connections[index]
-      }
-    }
-    return nil
+    for connection in clients { connection.goOn() }
   }
 }

@@ -16,9 +16,25 @@ package struct QMPRequest: Sendable {
     package let arguments: JSONObject
   }
 
+  /// Name of the command as the client gave it, if it did.
+  var commandName: String? {
+    if case .success(let call) = call { return call.command.rawValue }
+    return object.flatMap { $0["execute"]?.stringValue ?? $0["exec-oob"]?.stringValue }
+  }
+
+  /// The arguments as the client gave them, if it did.
+  var arguments: JSONObject? {
+    if case .success(let call) = call { return call.arguments }
+    return object?["arguments"]?.objectValue
+  }
+
+  /// The request itself; kept of one that is refused.
+  private let object: JSONObject?
+
   /// A request that was no JSON at all.
   init(_ error: JSONError) {
     id = nil
+    object = nil
     call = .failure(QAPIError(error.text))
   }
 
@@ -29,6 +45,7 @@ package struct QMPRequest: Sendable {
   ) {
     guard case .object(let object) = value else {
       id = nil
+      self.object = nil
       call = .failure(QAPIError("QMP input must be a JSON object"))
       return
     }
@@ -43,8 +60,10 @@ package struct QMPRequest: Sendable {
       }
       let arguments = object["arguments"]?.objectValue ?? [:]
       call = .success(Call(command: command, arguments: arguments))
+      self.object = nil
     } catch {
       call = .failure(error)
+      self.object = object
     }
   }
 
@@ -57,6 +76,13 @@ package struct QMPRequest: Sendable {
   private static func check(
     _ object: JSONObject, outOfBandEnabled: Bool
   ) throws(QAPIError) -> (name: String, isOutOfBand: Bool) {
+    // The usual request has no fault, and then the order in which one looks makes no difference.
+    if object.count <= 3, case .string(let name)? = object["execute"] {
+      var known = 1
+      if object.position(of: "id") != nil { known += 1 }
+      if case .object? = object["arguments"] { known += 1 }
+      if known == object.count { return (name, false) }
+    }
     var found: (key: String, name: String)?
     for position in object.wireOrder {
       let (key, value) = object.member(at: position)

@@ -1,12 +1,12 @@
-import JSON
+package import JSON
 package import QAPI
 
 /// One connection of a QMP client: negotiation, requests in, text out (QMP of QEMU 7.2).
 ///
 /// Pure model. Bytes go in with `receive`; `takeOutOfBand` and `nextRequest` give what is to be run;
 /// `reply` makes the text for the client. Requests are parsed no further ahead than the rules allow
-/// (one without out-of-band execution, eight with it), so a caller that stops reading while
-/// `wantsInput` is false gives a client the same back pressure as QEMU does.
+/// (one without out-of-band execution, eight with it); what is not parsed is to be given back with
+/// `giveBack`, so that a client meets the same back pressure as with QEMU.
 package struct QMPSession: Sendable {
   /// How many requests wait at most when out-of-band execution is on.
   package static let queueLimit = 8
@@ -15,8 +15,9 @@ package struct QMPSession: Sendable {
   package private(set) var isNegotiated = false
   /// Whether `exec-oob` was enabled.
   package private(set) var isOutOfBandEnabled = false
+  /// Whether each member is on a line of its own.
+  package let isPretty: Bool
 
-  private let isPretty: Bool
   private let version: VersionInfo
   private var framer = JSONFramer()
   private var queue: [Waiting] = []
@@ -39,11 +40,19 @@ package struct QMPSession: Sendable {
   /// Takes bytes from the client.
   package mutating func receive(_ bytes: some Collection<UInt8>) { framer.feed(bytes) }
 
+  /// How many bytes, the last that `receive` took, were not looked at; they are forgotten and must come again.
+  package mutating func giveBack() -> Int { framer.dropUnread() }
+
+  /// How many bytes of an unfinished request are held.
+  package var heldByteCount: Int { framer.heldByteCount }
+
   /// Parses as far as may be. Gives the next request that overtakes those that wait, to be run at
   /// once; nil when there is none in what may be parsed now.
   package mutating func takeOutOfBand() -> QMPRequest? {
     while !isSuspended, let item = framer.nextValue() {
-      if case .success(let value) = item, QMPRequest.isOutOfBand(value) { return request(item) }
+      if isOutOfBandEnabled, case .success(let value) = item, QMPRequest.isOutOfBand(value) {
+        return request(item)
+      }
       queue.append(item)
     }
     return nil
@@ -59,12 +68,17 @@ package struct QMPSession: Sendable {
   /// Whether `nextRequest` would give one.
   package var hasRequest: Bool { !isRunning && !queue.isEmpty }
 
+  /// No request is parsed at present: enough wait already.
+  package var isSuspended: Bool {
+    isOutOfBandEnabled ? queue.count >= Self.queueLimit : isRunning || !queue.isEmpty
+  }
+
   // MARK: - Negotiation
 
   /// The text that a client reads first.
   package func greeting() -> [UInt8] {
     let capabilities = QMPCapability.allCases.map { JSONValue.string($0.rawValue) }
-    return line([
+    return message([
       "QMP": ["version": version.encoded, "capabilities": .array(capabilities)]
     ])
   }
@@ -81,29 +95,45 @@ package struct QMPSession: Sendable {
 
   // MARK: - Output
 
-  /// The reply to a request. `isOutOfBand`: it came from `takeOutOfBand`.
+  /// Prints the value of a successful reply; then `reply` finishes it.
+  package func beginReply() -> JSONPrinter {
+    var printer = JSONPrinter(pretty: isPretty, breaksWithCarriageReturn: true)
+    printer.output.reserveCapacity(128)
+    printer.beginObject()
+    printer.member("\"return\": ")
+    return printer
+  }
+
+  /// The reply to a request, whose value `printer` has printed. `isOutOfBand`: it came from `takeOutOfBand`.
   package mutating func reply(
-    to request: QMPRequest, _ result: Result<CommandResult, QAPIError>, isOutOfBand: Bool = false
+    to request: QMPRequest, _ printer: consuming JSONPrinter, isOutOfBand: Bool = false
   ) -> [UInt8] {
     if !isOutOfBand { isRunning = false }
-    switch result {
-    case .success(.value(let value)): return line(with(request.id, ["return": value]))
-    case .success(.encoded(let text)): return encodedReply(text, id: request.id)
-    case .failure(let error):
-      return line(with(request.id, ["error": reworded(error).encoded]))
+    if let id = request.id {
+      printer.member("\"id\": ")
+      printer.print(id)
     }
+    printer.endObject()
+    printer.append("\r\n")
+    return printer.output
+  }
+
+  /// The reply to a request that failed.
+  package mutating func reply(
+    to request: QMPRequest, failure: QAPIError, isOutOfBand: Bool = false
+  ) -> [UInt8] {
+    if !isOutOfBand { isRunning = false }
+    var reply: JSONObject = ["error": reworded(failure).encoded]
+    reply["id"] = request.id
+    return message(reply)
   }
 
   /// The text of an event, or nil when this client gets none yet.
   package func text(of event: TimedEvent) -> [UInt8]? {
-    isNegotiated ? line(event.encoded) : nil
+    isNegotiated ? event.printed(pretty: isPretty) : nil
   }
 
   // MARK: -
-
-  private var isSuspended: Bool {
-    isOutOfBandEnabled ? queue.count >= Self.queueLimit : isRunning || !queue.isEmpty
-  }
 
   private func request(_ item: Waiting) -> QMPRequest {
     switch item {
@@ -123,37 +153,12 @@ package struct QMPSession: Sendable {
       .commandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'")
   }
 
-  private func with(_ id: JSONValue?, _ reply: JSONObject) -> JSONObject {
-    var reply = reply
-    reply["id"] = id
-    return reply
-  }
-
-  private func encodedReply(_ text: StaticString, id: JSONValue?) -> [UInt8] {
-    if isPretty, let value = try? JSONValue(parsing: "\(text)") {
-      return line(with(id, ["return": value]))
-    }
-    var bytes = Array(#"{"return": "#.utf8)
-    bytes.append(contentsOf: "\(text)".utf8)
-    if let id {
-      bytes.append(contentsOf: #", "id": "#.utf8)
-      bytes.append(contentsOf: id.printed())
-    }
-    bytes.append(contentsOf: "}\r\n".utf8)
-    return bytes
-  }
-
-  /// One message as it is written: printed, every line ending in CR LF.
-  private func line(_ object: JSONObject) -> [UInt8] {
-    var text = JSONValue.object(object).printed(pretty: isPretty)
-    text.append(UInt8(ascii: "\n"))
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(text.count + 1)
-    for byte in text {
-      if byte == UInt8(ascii: "\n") { bytes.append(UInt8(ascii: "\r")) }
-      bytes.append(byte)
-    }
-    return bytes
+  /// One message as it is written.
+  private func message(_ object: JSONObject) -> [UInt8] {
+    var printer = JSONPrinter(pretty: isPretty, breaksWithCarriageReturn: true)
+    printer.print(.object(object))
+    printer.append("\r\n")
+    return printer.output
   }
 }
 
