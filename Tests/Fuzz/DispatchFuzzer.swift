@@ -25,25 +25,30 @@ struct DispatchFuzzer: Fuzzer {
   }
 
   private func answer(_ request: QMPRequest, _ session: inout QMPSession, isOutOfBand: Bool) {
-    var result: Result<CommandResult, QAPIError>
+    let reply: [UInt8]
     do throws(QAPIError) {
-      let call = try request.call.get()
-      result = .success(try dispatch(call) ?? .empty)
-    } catch { result = .failure(error) }
-    let reply = session.reply(to: request, result, isOutOfBand: isOutOfBand)
+      let printer = try dispatch(try request.call.get(), session.beginReply())
+      reply = session.reply(to: request, printer, isOutOfBand: isOutOfBand)
+    } catch { reply = session.reply(to: request, failure: error, isOutOfBand: isOutOfBand) }
     require((try? JSONValue(parsing: reply)) != nil, "a reply is no JSON value")
   }
 
-  private func dispatch(_ call: QMPRequest.Call) throws(QAPIError) -> CommandResult? {
+  private func dispatch(
+    _ call: QMPRequest.Call, _ fresh: JSONPrinter
+  ) throws(QAPIError) -> JSONPrinter {
+    var printer = fresh
     guard call.command.isAsynchronous else {
-      return try call.command.dispatch(call.arguments, to: handlers)
+      _ = try call.command.dispatch(call.arguments, to: handlers, into: &printer)
+      return printer
     }
     nonisolated(unsafe) let handlers = handlers
-    nonisolated(unsafe) var result: Result<CommandResult?, QAPIError> = .success(nil)
+    nonisolated(unsafe) var result = Result<JSONPrinter, QAPIError>.success(fresh)
     Task.immediate {
       do throws(QAPIError) {
-        result = .success(
-          try await call.command.dispatchAsynchronously(call.arguments, to: handlers))
+        var printer = fresh
+        _ = try await call.command.dispatchAsynchronously(
+          call.arguments, to: handlers, into: &printer)
+        result = .success(printer)
       } catch { result = .failure(error) }
     }
     return try result.get()
