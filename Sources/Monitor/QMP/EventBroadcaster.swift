@@ -38,12 +38,8 @@ package final class EventBroadcaster {
 
   /// Sends an event now, or later when it comes too often.
   package func emit(_ event: Event) {
-<<<<<<< HEAD
-    let timed = TimedEvent(event, microseconds: HostClock.realtime / 1000)
-    Trace.write(.monitorProtocolEventQueue, "event=\(event.name)")
-=======
     let timed = timed(event)
->>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
+    Trace.write(.monitorProtocolEventQueue, "event=\(event.name)")
     if let due = throttler.offer(timed, now: HostClock.monotonic) { send(due) }
     arm()
   }
@@ -93,10 +89,7 @@ package final class EventBroadcaster {
   // MARK: -
 
   private func send(_ event: TimedEvent) {
-<<<<<<< HEAD
     Trace.write(.monitorProtocolEventEmit, "event=\(event.event.name)")
-    for receiver in receivers.values { receiver(event) }
-=======
     sequence += 1
     let message = EventMessage(event, sequence: sequence)
     if history.count < Self.historyLimit {
@@ -106,7 +99,6 @@ package final class EventBroadcaster {
     }
     for receiver in receivers.values { receiver.send(message) }
     for waiter in waiters { waiter.offer(message) }
->>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
   }
 
   private func expire() {

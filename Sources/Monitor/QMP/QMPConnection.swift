@@ -1,9 +1,6 @@
 import Host
 import JSON
-<<<<<<< HEAD
-=======
 import Options
->>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
 import QAPI
 
 /// One client of a QMP monitor, from its arrival to its leaving: feeds a `QMPSession`, runs its
@@ -198,7 +195,7 @@ final class QMPConnection {
         _ = try call.command.dispatch(call.arguments, to: handlers, into: &printer)
       }
       let text = session.reply(to: request, printer, isOutOfBand: isOutOfBand)
-      if isOpen { transport.write(text) }
+      respond(text)
       client.audit?.record(client, request, nil, since: start)
       if isFresh {
         isFresh = false
@@ -222,7 +219,7 @@ final class QMPConnection {
         _ = try await call.command.dispatchAsynchronously(
           call.arguments, to: handlers, into: &printer)
         let text = session.reply(to: request, printer)
-        if isOpen { transport.write(text) }
+        respond(text)
         client.audit?.record(client, request, nil, since: start)
       } catch {
         fail(request, error, false, since: start)
@@ -235,16 +232,16 @@ final class QMPConnection {
     if session.isRunning { waiting = task }
   }
 
+  private func respond(_ text: [UInt8]) {
+    Trace.write(.monitorQMPRespond, "req: \(String(decoding: text.dropLast(2), as: UTF8.self))")
+    if isOpen { transport.write(text) }
+  }
+
   private func fail(
     _ request: QMPRequest, _ error: QAPIError, _ isOutOfBand: Bool, since start: Int64
   ) {
-<<<<<<< HEAD
-    let text = session.reply(to: request, result, isOutOfBand: isOutOfBand)
-    Trace.write(.monitorQMPRespond, "req: \(String(decoding: text.dropLast(2), as: UTF8.self))")
-=======
     let text = session.reply(to: request, failure: error, isOutOfBand: isOutOfBand)
->>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
-    if isOpen { transport.write(text) }
+    respond(text)
     client.audit?.record(client, request, error, since: start)
   }
 }

@@ -53,16 +53,8 @@ private final class QMPClientSession: ChardevFrontend, QMPConnection.Transport {
 
   /// A client is there: greets it.
   func chardevOpened() {
-<<<<<<< HEAD
     DescriptorSets.shared.clientsChanged(by: 1)
-    let transport = QMPConnection.Transport(
-      write: { [client] message in client.port.write(message) },
-      resumeReceiving: { [client] in client.port.resumeReceiving() },
-      takeDescriptor: { [client] in client.takeDescriptor() })
-    connection = QMPConnection(isPretty: isPretty, transport: transport, context: context)
-=======
     connection = QMPConnection(identify(), isPretty: isPretty, transport: self, context: context)
->>>>>>> e678037 (Monitor: events can be looked up and waited for, commands in flight, limited access, audit, start failures told to QMP clients; bounded output; every rule of the wire beside QEMU; benchmark)
   }
 
   /// The client has left: forgets what it negotiated and queued.
