@@ -7,8 +7,15 @@ import Synchronization
 /// For code that may not be `async`: vCPU loops, link receivers.
 package final class HostThread: Sendable {
   private let handle: pthread_t
-  /// The kernel's thread id, as `query-cpus-fast` reports it; 0 until the thread has started.
-  package var id: Int64 { started.id.load(ordering: .acquiring) }
+  /// The kernel's thread id, as `query-cpus-fast` reports it. The kernel tells it only to the thread itself, which is under way from the
+  /// first: the answer may wait for its first moment, but is never 0, which clients take for a failure.
+  package var id: Int64 {
+    while true {
+      let id = started.id.load(ordering: .acquiring)
+      if id != 0 { return id }
+      sched_yield()
+    }
+  }
 
   private final class Start: Sendable {
     let name: String

@@ -140,7 +140,8 @@ package enum MemoryFile {
     in directory: String, _ name: String
   ) throws(SystemError) -> FileDescriptor {
     let clean = String(name.map { $0 == "/" ? "_" : $0 })
-    var template = Array("\(directory)/goliath_back_mem.\(clean).XXXXXX".utf8CString)
+    var template = Array(
+      ("\(directory)/goliath_back_mem.\(clean)." + String(repeating: "X", count: 6)).utf8CString)
     // SAFETY: the array ends with a zero and lives through both calls.
     let number = unsafe template.withUnsafeMutableBufferPointer { text -> Int32 in
       guard let start = unsafe text.baseAddress else { return -EINVAL }

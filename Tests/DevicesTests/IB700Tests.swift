@@ -14,8 +14,11 @@ import Testing
       model.write(IB700Model.enablePort, value | 0xF0, at: 5)
       let due = 5 + Int64(30 - 2 * Int(value)) * Self.second
       #expect(model.deadline == due)
-      #expect(!model.expires(at: due - 1) && model.expires(at: due))
-      #expect(model.deadline == nil && !model.expires(at: .max))
+      let isEarly = model.expires(at: due - 1)
+      let isDue = model.expires(at: due)
+      #expect(!isEarly && isDue)
+      let isLate = model.expires(at: .max)
+      #expect(model.deadline == nil && !isLate)
     }
   }
 
@@ -23,7 +26,8 @@ import Testing
     var model = IB700Model()
     model.write(IB700Model.enablePort, 14, at: 0)
     model.write(IB700Model.enablePort, 14, at: Self.second)
-    #expect(!model.expires(at: 2 * Self.second))
+    let hasExpired = model.expires(at: 2 * Self.second)
+    #expect(!hasExpired)
     model.write(IB700Model.disablePort, 0, at: 2 * Self.second)
     #expect(model.deadline == nil)
     model.write(0x442, 1, at: 0)

@@ -123,10 +123,6 @@ let refusals: [(line: String, sentence: String)] = [
     "-machine pc,memory-backend=nope: Memory backend 'nope' not found"
   ),
   (
-    "-machine pc,usb=on",
-    "≠-machine pc,usb=on: machine property 'usb=on' is refused: USB is not supported yet"
-  ),
-  (
     "-machine pc,smm=on",
     "≠-machine pc,smm=on: machine property 'smm=on' is refused: it is not emulated yet"
   ),

@@ -1,0 +1,22 @@
+import Support
+import Testing
+
+/// An unmodified libvirt with Goliath as its emulator: probe, define, start, console, life cycle, daemon restart, destroy.
+@Suite(.serialized, .timeLimit(.minutes(6)), .enabled(if: Guest.folder != nil))
+struct LibvirtTests {
+  @Test(arguments: ["qemu"]) func administersAGuest(type: String) throws {
+    let python = try #require(Process.find("python3"))
+    let script = Checkout.root + "/Tests/EndToEnd/libvirt.py"
+    let guest = try #require(Guest.folder)
+    let result = try Process.output(
+      [python, script, Goliath.path, guest, "--type", type], seconds: 300)
+    if result.status == 77 {
+      print(result.text)
+      return
+    }
+    #expect(result.status == 0, "\(result.text)")
+    for step in ["console reaches the guest's prompt", "daemon restart", "reboot", "events"] {
+      #expect(result.text.contains(step), "\(result.text)")
+    }
+  }
+}
