@@ -173,7 +173,7 @@ import Testing
     ("isa-debug-exit,iobase=0x100000000", "Parameter 'iobase' expects uint32_t"),
     ("isa-serial,wakeup=on", "'wakeup=on' is not supported yet"),
     ("isa-serial,baudbase=9600", "'baudbase' is 115200 and cannot be changed yet"),
-    ("isa-serial,bus=pci.0", "Bus 'pci.0' not found"),
+    ("isa-serial,bus=pci.0", "Device 'isa-serial' can't go on PCI bus"),
     ("PIIX4_PM", "Parameter 'driver' expects a pluggable device type"),
   ])
   func aPropertyOfADeviceActsOrIsRefused(device: String, sentence: String) throws {

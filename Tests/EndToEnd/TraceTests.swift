@@ -37,6 +37,7 @@ import Testing
         == #"[{"name": "handle_qmp_command", "vcpu": false, "state": "enabled"}]"#
         || state["return"]?[0]?["state"] == "enabled")
     _ = try client.run("quit")
+    _ = run.process.readUntil(seconds: 20) { _ in false }
     #expect(run.process.wait(seconds: 20) == 0)
     let text = try String(contentsOfFile: log, encoding: .utf8)
     #expect(text.contains("runstate_set current_run_state 6 (prelaunch) new_state 9 (running)\n"))
@@ -61,6 +62,7 @@ import Testing
     let empty = try client.run("trace-event-get-state", #"{"name":"nope*"}"#)
     #expect(empty["return"]?.arrayValue?.isEmpty == true)
     _ = try client.run("quit")
+    _ = run.process.readUntil(seconds: 20) { _ in false }
     #expect(run.process.wait(seconds: 20) == 0)
     #expect(run.process.text.contains("warning: trace event 'nonexist' does not exist"))
   }
@@ -82,6 +84,7 @@ import Testing
     }
     _ = try client.run("system_reset")
     _ = try client.run("quit")
+    _ = run.process.readUntil(seconds: 20) { _ in false }
     #expect(run.process.wait(seconds: 20) == 0)
     #expect(run.process.text.split(separator: "\n").count { $0 == "guest_cpu_reset cpu=1" } == 1)
     #expect(!run.process.text.contains("guest_cpu_reset cpu=0"))

@@ -76,16 +76,20 @@ class Daemon:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(timeout=20)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def command(self, *words):
         return self.prefix + ["virsh", "-q", "-c", "qemu:///session", *words]
 
     def virsh(self, *words, check=True, seconds=60):
         done = subprocess.run(self.command(*words), env=self.environment, text=True, timeout=seconds,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if check and done.returncode:
-            raise Failed(f"virsh {' '.join(words)}: {done.stdout.strip()}")
+            raise Failed(f"virsh {' '.join(words)}: {done.stdout.strip()} {done.stderr.strip()}")
         return done
 
     def text(self, *words):
@@ -191,7 +195,8 @@ class Scenario:
         statistics = text("domstats", self.name)
         expect("state.state=1" in statistics and "vcpu.current=2" in statistics, "domstats", statistics)
         self.say("domstats")
-        expect(text("vcpucount", self.name, "--live", "--active").strip() == "2", "vcpucount")
+        count = text("vcpucount", self.name, "--live", "--active").strip()
+        expect(count == "2", "vcpucount", count)
         expect("running" in text("qemu-monitor-command", self.name, '{"execute":"query-status"}'), "QMP command")
         expect("VM status: running" in text("qemu-monitor-command", self.name, "--hmp", "info status"),
                "HMP command")
