@@ -103,7 +103,8 @@ import Testing
     defer { close(reader) }
     _ = try dump(client, "\"protocol\":\"file:\(pipe)\",\"detach\":true")
     _ = try client.run("quit")
-    #expect(run.process.readUntil(seconds: 20) { $0.contains("is incomplete") }, "\(run.process.text)")
+    #expect(
+      run.process.readUntil(seconds: 20) { $0.contains("is incomplete") }, "\(run.process.text)")
     #expect(run.process.wait(seconds: 20) == 0)
   }
 

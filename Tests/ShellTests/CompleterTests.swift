@@ -18,7 +18,7 @@ import goliath_shell
   @Test func commandsComeFromTheSchema() {
     #expect(Self.texts("query-sta").contains("query-status"))
     #expect(Self.texts("chardev-a").contains("chardev-add"))
-    #expect(Self.texts("wat") == ["watch"])
+    #expect(Self.texts("wat") == ["watch", "watchdog-set-action"])
     #expect(Self.texts("@le") == ["@left"])
     #expect(Self.texts("@left query-statu") == ["query-status"])
     #expect(Self.texts("blockdev-sn", qemu: true).contains("blockdev-snapshot"))
