@@ -19,7 +19,7 @@ package struct MonitorAccess: Equatable, Sendable {
     self.names = names
   }
 
-  /// Reads a list. Throws the reason when a word is empty or names no command.
+  /// Reads a list. Throws the reason when a word is empty. A name that no command has allows nothing.
   package init(_ text: String) throws(QAPIError) {
     var isFull = false
     var looks = false
