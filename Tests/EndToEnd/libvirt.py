@@ -132,6 +132,11 @@ class Console:
         os.close(self.terminal)
 
 
+def hear_interrupts():
+    """A job in the background may have been started deaf to SIGINT, which is how virsh is told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def until(condition, seconds, what):
     end = time.monotonic() + seconds
     while not condition():
@@ -178,7 +183,7 @@ class Scenario:
         self.say("define")
         events = subprocess.Popen(self.daemon.command("event", "--all", "--loop", "--domain", self.name),
                                   env=self.daemon.environment, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True)
+                                  stderr=subprocess.STDOUT, text=True, preexec_fn=hear_interrupts)
         time.sleep(0.5)
         virsh("start", self.name)
         self.say("start")
@@ -229,7 +234,7 @@ class Scenario:
 
         events = subprocess.Popen(self.daemon.command("event", "--all", "--loop", "--domain", self.name),
                                   env=self.daemon.environment, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True)
+                                  stderr=subprocess.STDOUT, text=True, preexec_fn=hear_interrupts)
         time.sleep(0.5)
         # The guest has no ACPI daemon: its shell waits for the power button's first event itself.
         watch = ("insmod /lib/button.ko; insmod /lib/evdev.ko; "
