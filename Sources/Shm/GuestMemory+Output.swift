@@ -64,7 +64,7 @@ extension GuestMemory {
       end = unsafe min(bytes.count, (index + 1) * page - lead)
       let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[start..<end])
       // A pipe gets every byte anyway: looking for zeros that are there would only cost.
-      let isZero = unsafe !touched[index] || output.leavesHoles && GuestMemory.isZero(part)
+      let isZero = unsafe !touched[index] || output.leavesHoles && part.isZero
       if isZero {
         zeros += end - start
         continue
@@ -121,7 +121,7 @@ extension GuestMemory {
   private func append(
     _ page: UnsafeRawBufferPointer, to buffer: inout [UInt8], _ compressor: PageCompressor
   ) -> PageContent {
-    if unsafe GuestMemory.isZero(page) { return .zero }
+    if unsafe page.isZero { return .zero }
     let start = buffer.count
     let room = unsafe PageCompressor.room(for: page.count)
     buffer.append(contentsOf: repeatElement(0, count: room))
@@ -142,21 +142,5 @@ extension GuestMemory {
   private func isPrivate(_ address: GuestAddress) -> Bool {
     let slot = slots.last { $0.guest <= address }
     return slot.map { $0.block.descriptor < 0 } ?? false
-  }
-
-  /// Whether all bytes are zero.
-  private static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    var offset = 0
-    // SAFETY: every load is checked to be within the buffer.
-    while unsafe offset + 64 <= bytes.count {
-      let block = unsafe bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt64>.self)
-      if block != SIMD8<UInt64>.zero { return false }
-      offset += 64
-    }
-    while unsafe offset < bytes.count {
-      if unsafe bytes[offset] != 0 { return false }
-      offset += 1
-    }
-    return true
   }
 }

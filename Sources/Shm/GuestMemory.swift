@@ -379,6 +379,9 @@ package struct MemorySlot: Sendable {
     }
   }
 
+  /// Whether pages may be another node's.
+  package var isShared: Bool { hasPolicy.load(ordering: .relaxed) }
+
   /// At most so many bytes that one step stays in its page, where pages may be another node's.
   private func within(_ address: GuestAddress, _ count: Int) -> Int {
     if !hasPolicy.load(ordering: .relaxed) { return count }

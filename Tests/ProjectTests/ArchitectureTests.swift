@@ -5,7 +5,8 @@ import Testing
 @Suite struct ArchitectureTests {
   /// The modules from the bottom up: each may import only those before it.
   static let order = [
-    "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "Host", "JSON", "QAPI", "Jobs", "Shm",
+    "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "Host", "JSON", "QAPI", "Block",
+    "Jobs", "Shm",
     "DeviceModel", "Security", "CPU",
     "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Virtio", "Devices", "Machine",
     "Monitor",
