@@ -17,6 +17,8 @@ final class DescriptorStream {
   private var isReceiving = false
   private var isBlocked = false
   private var isStopped = false
+  /// The other side sends no more, but what it asked for is still on its way to it.
+  private var isEnding = false
   /// A read of a file is on its way.
   private var isReadPosted = false
 
@@ -50,7 +52,7 @@ final class DescriptorStream {
 
   /// Begins or pauses reading.
   func setReceiving(_ on: Bool) {
-    guard let inputNumber, !isStopped else { return }
+    guard let inputNumber, !isStopped, !isEnding else { return }
     isReceiving = on
     if on { startReading(inputNumber) } else { updateInputWatch() }
   }
@@ -177,9 +179,16 @@ final class DescriptorStream {
       }
     } catch {
       if error.code == EAGAIN { return true }
+      isBlocked = false
       count = 0
     }
     if count == 0 {
+      if isBlocked, inputNumber == outputNumber {
+        isEnding = true
+        isReceiving = false
+        updateInputWatch()
+        return false
+      }
       let end = onEnd
       inputWatch?.cancel()
       inputWatch = nil
@@ -206,7 +215,14 @@ final class DescriptorStream {
       outputWatch?.cancel()
       outputWatch = nil
     }
-    if !blocked { onDrained() }
+    guard !blocked else { return }
+    onDrained()
+    if isEnding, !isBlocked, !isStopped {
+      isEnding = false
+      inputWatch?.cancel()
+      inputWatch = nil
+      onEnd()
+    }
   }
 }
 

@@ -82,6 +82,45 @@ import Testing
     await door.registry.shutDown()
   }
 
+  @Test func whatAClientAskedForBeforeItsHalfCloseReachesIt() async throws {
+    let registry = await ChardevRegistry()
+    let ended = await RecordingFrontend()
+    let size = 4 << 20
+    let device = try await MainLoop.perform {
+      let device = try makeSocket(registry, anyPort)
+      try device.serve { Generous($0, size: size, ended) }
+      return device
+    }
+    let client = try Client(port: await device.localPort)
+    try client.send("x")
+    shutdown(client.socket.rawValue, Int32(SHUT_WR))
+    // The end is there to be read long before the client has room for the answer.
+    for _ in 0..<50 { try await MainLoop.perform {} }
+    #expect(try client.receive(size + 1).count == size)
+    await ended.wait { ended.events == ["closed"] }
+    await registry.shutDown()
+  }
+
+  /// Answers the first bytes with very many.
+  @MainLoop
+  private final class Generous: ChardevFrontend {
+    private let client: ChardevClient
+    private let size: Int
+    private let ended: RecordingFrontend
+
+    init(_ client: ChardevClient, size: Int, _ ended: RecordingFrontend) {
+      self.client = client
+      self.size = size
+      self.ended = ended
+    }
+
+    func chardevReceived(_ bytes: [UInt8]) -> Int {
+      client.port.write([UInt8](repeating: 0x79, count: size))
+      return bytes.count
+    }
+    func chardevClosed() { ended.chardevClosed() }
+  }
+
   @Test func telnetStateAndPassedDescriptorsBelongToTheirClient() async throws {
     let door = try await open(anyPort, telnet: true)
     let number = await door.device.localPort

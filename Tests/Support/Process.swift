@@ -57,8 +57,24 @@ package final class Process: Sendable {
     defer {
       for index in unsafe strings.indices { unsafe free(strings[index]) }
     }
+    // A test runs on a thread that blocks nearly all signals, in a job that may ignore some: a program must not inherit that.
+    var attributes = unsafe posix_spawnattr_t()
+    unsafe posix_spawnattr_init(&attributes)
+    defer { unsafe posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    var usual = sigset_t()
+    // SAFETY: all work on locals.
+    unsafe sigemptyset(&none)
+    unsafe sigemptyset(&usual)
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2] {
+      unsafe sigaddset(&usual, signal)
+    }
+    unsafe posix_spawnattr_setsigmask(&attributes, &none)
+    unsafe posix_spawnattr_setsigdefault(&attributes, &usual)
+    unsafe posix_spawnattr_setflags(
+      &attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF))
     var child: pid_t = 0
-    let code = unsafe posix_spawnp(&child, arguments[0], &actions, nil, &strings, environ)
+    let code = unsafe posix_spawnp(&child, arguments[0], &actions, &attributes, &strings, environ)
     close(out[1])
     close(into[0])
     guard code == 0 else {
