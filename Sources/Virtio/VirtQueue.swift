@@ -1,3 +1,4 @@
+package import Host
 package import Shm
 import Synchronization
 
@@ -21,16 +22,51 @@ package struct GuestRange: Equatable, Sendable {
 }
 
 /// What one available entry describes: what the device may read, then what it may write.
+///
+/// Devices on the fast path keep elements and fill them again (`VirtQueue.pop(into:from:)`): after the first uses nothing is allocated.
 package struct VirtQueueElement: Equatable, Sendable {
   /// Index of the chain's first descriptor, which names it in the used ring.
-  package let head: UInt16
-  package var readable: [GuestRange] = []
-  package var writable: [GuestRange] = []
-
+  package internal(set) var head: UInt16 = 0
+  package internal(set) var readable: [GuestRange] = []
+  package internal(set) var writable: [GuestRange] = []
   /// Bytes that the device may read.
-  package var readableLength: UInt64 { readable.reduce(0) { $0 + UInt64($1.length) } }
+  package private(set) var readableLength: UInt64 = 0
   /// Bytes that the device may write.
-  package var writableLength: UInt64 { writable.reduce(0) { $0 + UInt64($1.length) } }
+  package private(set) var writableLength: UInt64 = 0
+
+  package init() {}
+
+  /// Forgets the ranges and keeps their room.
+  mutating func begin(_ head: UInt16) {
+    self.head = head
+    readable.removeAll(keepingCapacity: true)
+    writable.removeAll(keepingCapacity: true)
+    readableLength = 0
+    writableLength = 0
+  }
+
+  /// Adds the range of a descriptor. Throws when a readable one follows a writable one, when it wraps, and when there are too many.
+  mutating func append(
+    _ address: UInt64, _ length: UInt32, isWritable: Bool
+  ) throws(VirtQueueError) {
+    guard !address.addingReportingOverflow(UInt64(length)).overflow else {
+      throw VirtQueueError("buffer of \(length) bytes wraps")
+    }
+    guard readable.count + writable.count < VirtQueue.longestChain else {
+      throw VirtQueueError("more than \(VirtQueue.longestChain) buffers in a chain")
+    }
+    let range = GuestRange(address: GuestAddress(address), length: length)
+    if isWritable {
+      writable.append(range)
+      writableLength += UInt64(length)
+    } else {
+      guard writable.isEmpty else {
+        throw VirtQueueError("readable buffer after a writable one")
+      }
+      readable.append(range)
+      readableLength += UInt64(length)
+    }
+  }
 }
 
 /// A split virtqueue (virtio 1.1, 2.6) from the device's side.
@@ -38,6 +74,9 @@ package struct VirtQueueElement: Equatable, Sendable {
 /// A value to be kept behind its device's lock. Everything that it reads is the guest's and may change at any time: each field is read
 /// once and checked; what does not hold together throws.
 package struct VirtQueue: Sendable {
+  /// Most buffers of one element, as many as one system call takes.
+  package static let longestChain = 1024
+
   /// The most entries that the device offers.
   package let maximumSize: UInt16
   /// Entries in use; the driver may choose fewer.
@@ -56,6 +95,10 @@ package struct VirtQueue: Sendable {
   /// `nextUsed` when the driver was last told.
   private var signalledUsed: UInt16 = 0
   private var hasSignalled = false
+  /// Elements that the device has taken and not given back.
+  package private(set) var inUse: UInt16 = 0
+  /// The device looks again by itself: the driver need not announce what it adds.
+  private var isPolled = false
 
   private enum Flag {
     static let next: UInt16 = 1
@@ -90,32 +133,63 @@ package struct VirtQueue: Sendable {
 
   /// Takes the next entry; nil when none waits.
   package mutating func pop(from memory: GuestMemory) throws(VirtQueueError) -> VirtQueueElement? {
-    guard isEnabled, size > 0 else { return nil }
+    var element = VirtQueueElement()
+    return try pop(into: &element, from: memory) ? element : nil
+  }
+
+  /// Takes the next entry into `element`, in the room that it has; false when none waits.
+  package mutating func pop(
+    into element: inout VirtQueueElement, from memory: GuestMemory
+  ) throws(VirtQueueError) -> Bool {
+    guard isEnabled, size > 0 else { return false }
     guard let index = load16(memory, available, 2) else {
       throw VirtQueueError("available ring is not in memory")
     }
     let waiting = index &- nextAvailable
-    if waiting == 0 { return nil }
+    if waiting == 0 { return false }
     guard waiting <= size else {
       throw VirtQueueError("available index \(index) is \(waiting) ahead of \(nextAvailable)")
     }
+    // Else a driver that makes entries available again and again could fill the host's memory with requests.
+    guard inUse < size else { throw VirtQueueError("more than \(size) elements in use") }
     // What the driver wrote before it raised the index.
     atomicMemoryFence(ordering: .acquiring)
     guard let head = load16(memory, available, 4 + 2 * UInt64(nextAvailable % size)) else {
       throw VirtQueueError("available ring is not in memory")
     }
     nextAvailable &+= 1
-    if usesEventIndex { publishAvailableEvent(in: memory) }
-    return try element(head, in: memory)
+    if usesEventIndex, !isPolled { publishAvailableEvent(in: memory) }
+    try fill(&element, head, from: memory)
+    inUse += 1
+    return true
   }
 
-  /// Puts an element back whose processing must wait.
-  package mutating func unpop() { nextAvailable &-= 1 }
+  /// Puts the element that was taken last back, to be taken again later.
+  package mutating func unpop() {
+    guard inUse > 0 else { return }
+    nextAvailable &-= 1
+    inUse -= 1
+  }
 
-  private func element(
-    _ head: UInt16, in memory: GuestMemory
-  ) throws(VirtQueueError) -> VirtQueueElement {
-    var element = VirtQueueElement(head: head)
+  /// While `on`, the driver is asked not to announce what it adds, since the device looks by itself (2.6.7, 2.6.10). Answers whether entries wait
+  /// after the change, which the driver may have added without a word.
+  package mutating func setPolled(_ on: Bool, in memory: GuestMemory) -> Bool {
+    guard isEnabled, size > 0 else { return false }
+    isPolled = on
+    if usesEventIndex {
+      // An event index that is left behind is one that the driver has passed long ago.
+      if !on { publishAvailableEvent(in: memory) }
+    } else {
+      _ = memory.store(used, UInt16(on ? 1 : 0))
+      atomicMemoryFence(ordering: .sequentiallyConsistent)
+    }
+    return hasAvailable(in: memory)
+  }
+
+  private func fill(
+    _ element: inout VirtQueueElement, _ head: UInt16, from memory: GuestMemory
+  ) throws(VirtQueueError) {
+    element.begin(head)
     var table = descriptors
     var count = UInt32(size)
     var index = UInt32(head)
@@ -128,10 +202,10 @@ package struct VirtQueue: Sendable {
       guard steps <= count else { throw VirtQueueError("looped descriptor chain") }
       let at = UInt64(index) * 16
       guard let address = memory.load(table + at, as: UInt64.self),
-        let length = memory.load(table + (at + 8), as: UInt32.self),
-        let word = memory.load(table + (at + 12), as: UInt32.self)
+        let rest = memory.load(table + (at + 8), as: UInt64.self)
       else { throw VirtQueueError("descriptor table is not in memory") }
-      let flags = UInt16(truncatingIfNeeded: word)
+      let length = UInt32(truncatingIfNeeded: rest)
+      let flags = UInt16(truncatingIfNeeded: rest >> 32)
       if flags & Flag.indirect != 0 {
         guard allowsIndirect, !isIndirect, flags & Flag.next == 0 else {
           throw VirtQueueError("indirect descriptor where none may be")
@@ -146,20 +220,9 @@ package struct VirtQueue: Sendable {
         steps = 0
         continue
       }
-      guard !address.addingReportingOverflow(UInt64(length)).overflow else {
-        throw VirtQueueError("buffer of \(length) bytes wraps")
-      }
-      let range = GuestRange(address: GuestAddress(address), length: length)
-      if flags & Flag.write != 0 {
-        element.writable.append(range)
-      } else {
-        guard element.writable.isEmpty else {
-          throw VirtQueueError("readable buffer after a writable one")
-        }
-        element.readable.append(range)
-      }
-      if flags & Flag.next == 0 { return element }
-      index = UInt32(word >> 16)
+      try element.append(address, length, isWritable: flags & Flag.write != 0)
+      if flags & Flag.next == 0 { return }
+      index = UInt32(rest >> 48)
     }
   }
 
@@ -168,8 +231,9 @@ package struct VirtQueue: Sendable {
     _ element: VirtQueueElement, written: UInt32, to memory: GuestMemory
   ) throws(VirtQueueError) {
     guard size > 0 else { return }
+    if inUse > 0 { inUse -= 1 }
     let entry = used + (4 + 8 * UInt64(nextUsed % size))
-    guard memory.store(entry, UInt32(element.head)), memory.store(entry + 4, written) else {
+    guard memory.store(entry, UInt64(element.head) | UInt64(written) << 32) else {
       throw VirtQueueError("used ring is not in memory")
     }
     atomicMemoryFence(ordering: .releasing)
@@ -205,6 +269,36 @@ package struct VirtQueue: Sendable {
 }
 
 extension GuestMemory {
+  /// Appends the host memory of the ranges' bytes from `offset` on, `count` of them, to a request's memory; false, with `vector` unusable,
+  /// unless all of it is there and RAM (for `.read`: or ROM).
+  package func append(
+    _ ranges: [GuestRange], _ offset: UInt64 = 0, _ count: UInt64 = UInt64.max,
+    for right: PageRight, to vector: inout IOVector
+  ) -> Bool {
+    var skip = offset
+    var left = count
+    for range in ranges {
+      if left == 0 { return true }
+      let length = UInt64(range.length)
+      if skip >= length {
+        skip -= length
+        continue
+      }
+      let part = min(length - skip, left)
+      guard
+        append(range.address + skip, UInt32(truncatingIfNeeded: part), for: right, to: &vector)
+      else { return false }
+      left -= part
+      skip = 0
+    }
+    return left == 0 || count == UInt64.max
+  }
+
+  /// Throws decoded code of the ranges' bytes away after a device wrote there by an `IOVector`.
+  package func noteWrites(_ ranges: [GuestRange]) {
+    for range in ranges { noteWrite(range.address, Int(range.length)) }
+  }
+
   /// Copies what the ranges hold, up to `limit` bytes; nil where they are not memory.
   package func gather(_ ranges: [GuestRange], limit: Int) -> [UInt8]? {
     var bytes: [UInt8] = []

@@ -35,6 +35,16 @@ package protocol VirtioDevice: AnyObject, Sendable {
 package protocol VirtioTransport: AnyObject, Sendable {
   /// Takes the next element of a queue; nil when none waits or the device is broken.
   func pop(_ queue: Int) -> VirtQueueElement?
+  /// The same into an element that has been used before, in its room; false when none waits.
+  func pop(_ queue: Int, into element: inout VirtQueueElement) -> Bool
+  /// Puts the element that was taken last back; the device looks again by itself.
+  func unpop(_ queue: Int)
+  /// Gives an element back; the driver hears of it by `notifyDriver`, once for a batch.
+  func push(_ queue: Int, _ element: VirtQueueElement, written: UInt32)
+  /// Tells the driver of what was pushed if it wants to hear of it.
+  func notifyDriver(_ queue: Int)
+  /// While `on`, the driver need not announce what it adds. Answers whether entries wait after the change.
+  func setPolled(_ queue: Int, _ on: Bool) -> Bool
   /// Gives an element back and tells the driver if it wants to hear of it.
   func complete(_ queue: Int, _ element: VirtQueueElement, written: UInt32)
   /// Tells the driver that the configuration space changed.

@@ -60,6 +60,8 @@ package final class VirtioPCI: VirtioTransport {
   let settings: Settings
   private let slots: [Slot]
   let state: Mutex<State>
+  /// DRIVER_OK is set and nothing is broken: what `state` says, for those who ask often.
+  private let live = Atomic<Bool>(false)
   let msix: MSIX?
   private let shell = Mutex<PCIEndpoint?>(nil)
   /// The port or memory behind each window of the modern interface.
@@ -166,28 +168,51 @@ package final class VirtioPCI: VirtioTransport {
   // MARK: - VirtioTransport
 
   package func pop(_ index: Int) -> VirtQueueElement? {
-    guard slots.indices.contains(index), isLive else { return nil }
+    var element = VirtQueueElement()
+    return pop(index, into: &element) ? element : nil
+  }
+
+  package func pop(_ index: Int, into element: inout VirtQueueElement) -> Bool {
+    guard slots.indices.contains(index), isLive else { return false }
     do throws(VirtQueueError) {
       return try slots[index].queue.withLock { (queue) throws(VirtQueueError) in
-        try queue.pop(from: memory)
+        try queue.pop(into: &element, from: memory)
       }
     } catch {
       fail(error.message)
-      return nil
+      return false
     }
   }
 
-  package func complete(_ index: Int, _ element: VirtQueueElement, written: UInt32) {
+  package func unpop(_ index: Int) {
+    guard slots.indices.contains(index), isLive else { return }
+    slots[index].queue.withLock { $0.unpop() }
+  }
+
+  package func push(_ index: Int, _ element: VirtQueueElement, written: UInt32) {
     guard slots.indices.contains(index), isLive else { return }
     do throws(VirtQueueError) {
-      let wanted = try slots[index].queue.withLock { (queue) throws(VirtQueueError) in
+      try slots[index].queue.withLock { (queue) throws(VirtQueueError) in
         try queue.push(element, written: written, to: memory)
-        return queue.shouldNotify(memory)
       }
-      if wanted { signal(queue: index) }
     } catch {
       fail(error.message)
     }
+  }
+
+  package func notifyDriver(_ index: Int) {
+    guard slots.indices.contains(index), isLive else { return }
+    if slots[index].queue.withLock({ $0.shouldNotify(memory) }) { signal(queue: index) }
+  }
+
+  package func setPolled(_ index: Int, _ on: Bool) -> Bool {
+    guard slots.indices.contains(index), isLive else { return false }
+    return slots[index].queue.withLock { $0.setPolled(on, in: memory) }
+  }
+
+  package func complete(_ index: Int, _ element: VirtQueueElement, written: UInt32) {
+    push(index, element, written: written)
+    notifyDriver(index)
   }
 
   package func configurationChanged() {
@@ -203,6 +228,7 @@ package final class VirtioPCI: VirtioTransport {
       let isFirst = !state.isBroken
       let isModern = state.driverFeatures & VirtioFeature.version1 != 0
       state.isBroken = true
+      live.store(false, ordering: .releasing)
       if isModern { state.status |= Status.needsReset }
       return (isFirst, state.configurationVector, isModern)
     }
@@ -212,9 +238,7 @@ package final class VirtioPCI: VirtioTransport {
   }
 
   /// Whether the driver runs the device and has not broken it.
-  private var isLive: Bool {
-    state.withLock { $0.status & Status.driverOK != 0 && !$0.isBroken }
-  }
+  private var isLive: Bool { live.load(ordering: .acquiring) }
 
   // MARK: - Interrupts
 
@@ -273,6 +297,7 @@ package final class VirtioPCI: VirtioTransport {
       if !legacy, value & Status.featuresOK != 0, !isModern { value &= ~Status.featuresOK }
       let starts = value & ~state.status & Status.driverOK != 0
       state.status = value | state.status & Status.needsReset
+      if !starts, value & Status.driverOK == 0 { live.store(false, ordering: .releasing) }
       return starts ? state.driverFeatures : nil
     }
     guard let features = started else { return }
@@ -283,6 +308,10 @@ package final class VirtioPCI: VirtioTransport {
       }
     }
     device.start(features)
+    state.withLock { state in
+      let isLive = state.status & Status.driverOK != 0 && !state.isBroken
+      live.store(isLive, ordering: .releasing)
+    }
     // What was made available before DRIVER_OK is not announced again.
     for (index, slot) in slots.enumerated()
     where slot.queue.withLock({ $0.hasAvailable(in: memory) }) {
@@ -295,11 +324,13 @@ package final class VirtioPCI: VirtioTransport {
       let count = state.queueVectors.count
       let generation = state.generation
       state = State()
+      live.store(false, ordering: .releasing)
       state.generation = generation
       state.queueVectors = [UInt16](repeating: VirtioPCI.noVector, count: count)
     }
-    for slot in slots { slot.queue.withLock { $0.reset() } }
+    // First the device, which waits for what it is about to write into the guest's memory.
     device.reset()
+    for slot in slots { slot.queue.withLock { $0.reset() } }
     updatePin()
   }
 
