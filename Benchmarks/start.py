@@ -21,11 +21,11 @@ machines = {
     "none": ["-machine", "none", "-display", "none", "-nodefaults"],
     "pc -m 128 -S": ["-machine", "pc", "-accel", "tcg", "-m", "128", "-S", "-nodefaults", "-display", "none"],
 }
-rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 21
 deadline = 20
 
 
 def start(program, options, folder):
+    """Milliseconds to greeting and to the first reply, CPU milliseconds, private MiB."""
     path = os.path.join(folder, "qmp")
     begin = time.perf_counter()
     process = subprocess.Popen([program, *options, "-qmp", f"unix:{path},server=on,wait=off"])
@@ -56,13 +56,19 @@ def start(program, options, folder):
     return greeting * 1e3, reply * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, private / 1024
 
 
-print(f"{'machine':16}{'program':10}{'greeting ms':>13}{'reply ms':>10}{'CPU ms':>8}{'private MiB':>13}")
-with tempfile.TemporaryDirectory() as folder:
-    for machine, options in machines.items():
-        runs = {name: [] for name in programs}
-        for _ in range(rounds):
-            for name, program in programs.items():
-                runs[name].append(start(program, options, folder))
-        for name in programs:
-            figures = [statistics.median(column) for column in zip(*runs[name])]
-            print(f"{machine:16}{name:10}" + "{:13.2f}{:10.2f}{:8.1f}{:13.1f}".format(*figures))
+def main():
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 21
+    print(f"{'machine':16}{'program':10}{'greeting ms':>13}{'reply ms':>10}{'CPU ms':>8}{'private MiB':>13}")
+    with tempfile.TemporaryDirectory() as folder:
+        for machine, options in machines.items():
+            runs = {name: [] for name in programs}
+            for _ in range(rounds):
+                for name, program in programs.items():
+                    runs[name].append(start(program, options, folder))
+            for name in programs:
+                figures = [statistics.median(column) for column in zip(*runs[name])]
+                print(f"{machine:16}{name:10}" + "{:13.2f}{:10.2f}{:8.1f}{:13.1f}".format(*figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,9 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 root = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(root / "Benchmarks"))
+from start import start  # noqa: E402
+
 deadline = 60
 status = '{"execute":"query-status"}\n'
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -71,38 +73,6 @@ class Running:
         self.process.wait()
 
 
-def start(program, machine):
-    name = path("start")
-    begin = time.perf_counter()
-    process = subprocess.Popen(
-        [program, *machine, "-nodefaults", "-display", "none", "-qmp", f"unix:{name},server=on,wait=off"])
-    stream = socket.socket(socket.AF_UNIX)
-    stream.settimeout(deadline)
-    while True:
-        try:
-            stream.connect(name)
-            break
-        except OSError:
-            if process.poll() is not None or time.perf_counter() - begin > deadline:
-                sys.exit(f"{program} does not listen")
-            time.sleep(0.0001)
-    file = stream.makefile("rwb")
-    file.readline()
-    file.write(b'{"execute":"qmp_capabilities"}')
-    file.flush()
-    file.readline()
-    reply = time.perf_counter() - begin
-    time.sleep(0.05)
-    with open(f"/proc/{process.pid}/smaps_rollup") as rollup:
-        private = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
-    file.write(b'{"execute":"quit"}')
-    file.flush()
-    process.wait()
-    if os.path.exists(name):
-        os.unlink(name)
-    return reply * 1e3, private / 1024
-
-
 machines = {"none": ["-machine", "none"], "pc -S": ["-machine", "pc", "-accel", "tcg", "-m", "128", "-S"]}
 samples = {}
 
@@ -142,7 +112,7 @@ for number in range(options.rounds):
             add("32 clients", name, rate)
         for machine, arguments in machines.items():
             for _ in range(3):
-                reply, private = start(program, arguments)
+                _, reply, _, private = start(program, [*arguments, "-nodefaults", "-display", "none"], folder.name)
                 add(f"start {machine}", name, reply)
                 add(f"memory {machine}", name, private)
 if "qemu" in programs and not options.quick:
