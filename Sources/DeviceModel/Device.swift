@@ -12,6 +12,8 @@ package enum ResetKind: Sendable {
 package struct DeviceError: Error, Equatable, Sendable {
   package enum Kind: Equatable, Sendable {
     case unknownType, unknownProperty, badValue, missingProperty, busy, unavailable
+    /// What a property names does not exist; clients get the class `DeviceNotFound`.
+    case notFound
   }
   package let kind: Kind
   /// The sentence for the user, in QEMU's wording where it has one.
@@ -72,10 +74,13 @@ package struct DeviceType: Sendable {
   package let properties: [PropertyDescription]
   /// Whether `-device` may make one; others are the board's.
   package let isUserCreatable: Bool
+  /// Whether one may come and go while the machine runs, where its bus allows that.
+  package let isHotpluggable: Bool
 
   package init(
     name: String, parent: String, bus: String?, description: String,
-    properties: [PropertyDescription] = [], isUserCreatable: Bool = false
+    properties: [PropertyDescription] = [], isUserCreatable: Bool = false,
+    isHotpluggable: Bool = true
   ) {
     self.name = name
     self.parent = parent
@@ -83,6 +88,7 @@ package struct DeviceType: Sendable {
     self.description = description
     self.properties = properties
     self.isUserCreatable = isUserCreatable
+    self.isHotpluggable = isHotpluggable
   }
 }
 
@@ -95,10 +101,14 @@ package protocol Device: AnyObject, Sendable {
   func realize(in context: MachineContext) throws(DeviceError)
   /// Back to the initial state. All vCPUs are paused.
   func reset(_ kind: ResetKind)
+  /// Leaves the machine for good: no region, no place on a bus, no interrupt is left when this returns. Requests that are under way may
+  /// still end; `finished` is called when they have, from any thread. Main loop.
+  func unrealize(finished: @escaping @Sendable () -> Void)
 }
 
 extension Device {
   package var properties: [(name: String, value: PropertyValue)] { [] }
+  package func unrealize(finished: @escaping @Sendable () -> Void) { finished() }
 }
 
 /// What the guest (through a device) asks of the machine. Asynchronous: the machine acts soon, from the main loop.

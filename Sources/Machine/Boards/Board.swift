@@ -11,6 +11,12 @@ package struct PlacedDevice: Sendable {
   package let device: any Device
   /// Properties that the device itself does not know, such as `chardev`.
   var settings: [String: PropertyValue] = [:]
+  /// Where it sits; nil for a device without a bus, and for the board's own.
+  var bus: DeviceBus?
+  /// It came after the machine was made.
+  package var isHotplugged = false
+  /// What must be undone when it goes.
+  var attachments: [any DeviceAttachment] = []
 }
 
 /// How a machine type puts its devices together.

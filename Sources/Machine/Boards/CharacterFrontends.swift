@@ -5,7 +5,7 @@ import Synchronization
 
 /// Connects a serial port to its character device.
 @MainLoop
-final class SerialFrontend: ChardevFrontend {
+final class SerialFrontend: ChardevFrontend, DeviceAttachment {
   private let serial: SerialPort
   private var port: ChardevPort?
 
@@ -39,11 +39,12 @@ final class SerialFrontend: ChardevFrontend {
   func chardevClosed() { serial.setConnected(false) }
   func chardevBreak() { serial.receiveBreak() }
   func chardevDrained() { serial.backendWritable() }
+  func detach() { port?.detach() }
 }
 
 /// Connects a device that only writes to its character device.
 @MainLoop
-final class OutputFrontend: ChardevFrontend {
+final class OutputFrontend: ChardevFrontend, DeviceAttachment {
   private var port: ChardevPort?
   private let drained: @Sendable () -> Void
 
@@ -59,4 +60,5 @@ final class OutputFrontend: ChardevFrontend {
 
   func chardevReceived(_ bytes: [UInt8]) -> Int { bytes.count }
   func chardevDrained() { drained() }
+  func detach() { port?.detach() }
 }

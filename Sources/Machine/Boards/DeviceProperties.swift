@@ -7,10 +7,17 @@ import Options
 struct DeviceProperties {
   let type: DeviceType
   private var values: [String: DeviceProperty.Value] = [:]
+  /// The bus that the user names.
+  private(set) var bus: String?
 
   /// Throws `DeviceError` with QEMU's sentences for an unknown type, one that is the board's, or an unknown property.
   init(_ wanted: DeviceConfiguration, globals: [GlobalProperty]) throws(DeviceError) {
     guard let type = Machine.userDeviceTypes.first(where: { $0.name == wanted.driver }) else {
+      let catalog = TypeCatalog.standard
+      if catalog.type(wanted.driver, implements: "device"), !catalog.isConcrete(wanted.driver) {
+        throw DeviceError(
+          .unknownType, "Parameter 'driver' expects a non-abstract device type")
+      }
       if BoardSettings.boardTypes.contains(where: { $0.name == wanted.driver }) {
         throw DeviceError(.unknownType, "Parameter 'driver' expects a pluggable device type")
       }
@@ -28,13 +35,7 @@ struct DeviceProperties {
     }
     for property in wanted.properties {
       if property.name == "bus" {
-        let buses = ["isa.0": "ISA", "pci.0": "PCI", "pci": "PCI"]
-        guard let kind = buses[property.value.plain] else {
-          throw DeviceError(.badValue, "Bus '\(property.value.plain)' not found")
-        }
-        guard kind == type.bus else {
-          throw DeviceError(.badValue, "Device '\(type.name)' can't go on \(kind) bus")
-        }
+        bus = property.value.plain
         continue
       }
       guard isKnown(property.name) else {
@@ -169,10 +170,5 @@ extension DeviceProperty.Value {
 
 extension Machine {
   /// The types that `-device` can make.
-  package nonisolated static var userDeviceTypes: [DeviceType] {
-    [
-      SerialPort.type, ParallelPort.type, DebugConsole.type, DebugExit.type, PVPanic.type,
-      IB700.type, VMCoreInfo.type,
-    ] + PCBoard.pciTypes
-  }
+  package nonisolated static var userDeviceTypes: [DeviceType] { DeviceTable.all.map(\.type) }
 }

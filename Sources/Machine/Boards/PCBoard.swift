@@ -25,6 +25,9 @@ final class PCBoard: Board {
   private var frontends: [any ChardevFrontend] = []
   /// What `-device` may refer to.
   let objects: ObjectRegistry
+  let chardevs: ChardevRegistry
+  /// How many devices without `id=` there have been; their names count up and do not come again.
+  private var anonymousCount = 0
   let boot: BootPlan
   /// What `-global` says about the devices below.
   let settings: BoardSettings
@@ -39,6 +42,7 @@ final class PCBoard: Board {
     _ parts: MachineParts, chardevs: ChardevRegistry, objects: ObjectRegistry
   ) throws(MachineError) {
     self.objects = objects
+    self.chardevs = chardevs
     self.parts = parts
     let configuration = parts.configuration
     map = PCMemoryMap(
@@ -69,7 +73,7 @@ final class PCBoard: Board {
     } catch {
       throw MachineError(error.message)
     }
-    try makeUserDevices(chardevs)
+    try makeUserDevices()
   }
 
   // MARK: - Devices
@@ -150,78 +154,112 @@ final class PCBoard: Board {
   }
 
   /// `-device`.
-  private func makeUserDevices(_ chardevs: ChardevRegistry) throws(MachineError) {
+  private func makeUserDevices() throws(MachineError) {
     for wanted in configuration.devices {
       do throws(DeviceError) {
-        let properties = try DeviceProperties(wanted, globals: configuration.globals)
-        let device: any Device
-        var label: String?
-        switch properties.type.name {
-        case SerialPort.type.name:
-          let taken = devices.count { $0.device is SerialPort }
-          let serial = try properties.makeSerialPort(next: UInt32(taken))
-          device = serial
-          label = properties.text("chardev")
-          if let label {
-            try connect(label, chardevs) { (chardev) throws(ChardevError) in
-              try SerialFrontend(serial, chardev)
-            }
-          }
-        case ParallelPort.type.name:
-          let taken = devices.count { $0.device is ParallelPort }
-          let parallel = try properties.makeParallelPort(next: UInt32(taken))
-          device = parallel
-          label = properties.text("chardev")
-          if let label {
-            try connect(label, chardevs) { (chardev) throws(ChardevError) in
-              try OutputFrontend(
-                chardev, attach: parallel.attach, drained: parallel.backendWritable)
-            }
-          }
-        case DebugConsole.type.name:
-          let console = DebugConsole(
-            port: try properties.port("iobase", default: 0xE9),
-            readback: UInt8(truncatingIfNeeded: try properties.number("readback", default: 0xE9)))
-          device = console
-          label = properties.text("chardev")
-          if let label {
-            try connect(label, chardevs) { (chardev) throws(ChardevError) in
-              try OutputFrontend(chardev, attach: console.attach, drained: console.backendWritable)
-            }
-          }
-        case DebugExit.type.name:
-          device = DebugExit(
-            port: try properties.port("iobase", default: 0x501),
-            size: UInt32(truncatingIfNeeded: try properties.number("iosize", default: 2)))
-        case VMCoreInfo.type.name:
-          device = VMCoreInfo(fwCfg)
-        case IB700.type.name:
-          device = IB700()
-        case PVPanic.type.name:
-          device = PVPanic(
-            port: try properties.port("ioport", default: 0x505),
-            events: UInt8(truncatingIfNeeded: try properties.number("events", default: 3)))
-        default:
-          guard let function = try makeFunction(properties, id: wanted.id) else {
-            throw DeviceError(
-              .unknownType, "'\(wanted.driver)' is not a valid device model name")
-          }
-          device = function
-        }
-        if let id = wanted.id, devices.contains(where: { $0.id == id }) {
-          throw DeviceError(.badValue, "Duplicate ID '\(id)' for device")
-        }
-        try device.realize(in: parts.context)
-        let place =
-          wanted.id.map { "/machine/peripheral/\($0)" }
-          ?? "/machine/peripheral-anon/device[\(devices.count { $0.path.contains("-anon") })]"
-        var placed = PlacedDevice(path: place, id: wanted.id, device: device)
-        placed.settings["chardev"] = label.map { .string($0) }
-        devices.append(placed)
+        try plug(wanted, isHotplugged: false)
       } catch {
         throw MachineError(error.message, origin: wanted.origin)
       }
     }
+  }
+
+  /// Makes a user's device and puts it where it belongs. Throws with QEMU's sentences; nothing is left then.
+  @discardableResult
+  func plug(
+    _ wanted: DeviceConfiguration, isHotplugged: Bool
+  ) throws(DeviceError) -> PlacedDevice {
+    let properties = try DeviceProperties(wanted, globals: configuration.globals)
+    let type = properties.type
+    if isHotplugged, !type.isHotpluggable {
+      throw DeviceError(.unknownType, "Parameter 'driver' expects a pluggable device type")
+    }
+    let bus = try bus(for: properties)
+    if isHotplugged, let bus, !bus.isHotpluggable {
+      throw DeviceError(.busy, "Bus '\(bus.name)' does not support hotplugging")
+    }
+    if let id = wanted.id, devices.contains(where: { $0.id == id }) {
+      throw DeviceError(
+        .badValue,
+        isHotplugged ? "Duplicate device ID '\(id)'" : "Duplicate ID '\(id)' for device")
+    }
+    guard let recipe = DeviceTable.recipe(type.name) else {
+      throw DeviceError(.unknownType, "'\(type.name)' is not a valid device model name")
+    }
+    let assembly = DeviceAssembly(
+      self, properties, id: wanted.id, bus: bus, isHotplugged: isHotplugged)
+    do throws(DeviceError) {
+      let device = try recipe.make(assembly)
+      try device.realize(in: parts.context)
+      let place: String
+      if let id = wanted.id {
+        place = "/machine/peripheral/\(id)"
+      } else {
+        place = "/machine/peripheral-anon/device[\(anonymousCount)]"
+        anonymousCount += 1
+      }
+      var placed = PlacedDevice(path: place, id: wanted.id, device: device)
+      placed.settings = assembly.settings
+      placed.attachments = assembly.attachments
+      placed.bus = bus
+      placed.isHotplugged = isHotplugged
+      devices.append(placed)
+      return placed
+    } catch {
+      for attachment in assembly.attachments { attachment.detach() }
+      throw error
+    }
+  }
+
+  // MARK: - Buses
+
+  /// All buses, with the devices that have them.
+  var buses: [DeviceBus] {
+    var list: [DeviceBus] = []
+    for placed in devices {
+      switch placed.device {
+      case is PCIHost:
+        // What announces and ejects functions is part of power management.
+        let isHotpluggable = configuration.machine.acpi != .off
+        list.append(
+          DeviceBus(
+            name: "pci.0", type: "PCI", owner: placed.path, isHotpluggable: isHotpluggable))
+      case is PIIX3:
+        list.append(
+          DeviceBus(name: "isa.0", type: "ISA", owner: placed.path, isHotpluggable: false))
+      case let owner as any DeviceBusOwner:
+        list += owner.buses(id: placed.id, path: placed.path)
+      default: break
+      }
+    }
+    return list
+  }
+
+  /// Where a device goes: the bus that the user names, or the first of the right type with room; nil for a type without a bus.
+  private func bus(for properties: DeviceProperties) throws(DeviceError) -> DeviceBus? {
+    let type = properties.type
+    if let name = properties.bus {
+      // A path through the tree of buses ends with the bus's own name.
+      let last = name.split(separator: "/").last.map(String.init) ?? name
+      guard let bus = buses.first(where: { $0.name == last }) else {
+        throw DeviceError(.badValue, "Bus '\(name)' not found")
+      }
+      guard bus.type == type.bus else {
+        throw DeviceError(.badValue, "Device '\(type.name)' can't go on \(bus.type) bus")
+      }
+      if isFull(bus) { throw DeviceError(.busy, "Bus '\(name)' is full") }
+      return bus
+    }
+    guard let wanted = type.bus, wanted != "System" else { return nil }
+    guard let bus = buses.first(where: { $0.type == wanted && !isFull($0) }) else {
+      throw DeviceError(.badValue, "No '\(wanted)' bus found for device '\(type.name)'")
+    }
+    return bus
+  }
+
+  private func isFull(_ bus: DeviceBus) -> Bool {
+    guard let capacity = bus.capacity else { return false }
+    return devices.count { $0.bus == bus } >= capacity
   }
 
   private func add(

@@ -7,39 +7,34 @@ import PCI
 import QAPI
 import Virtio
 
-// The user's functions on the board's PCI bus.
+// Functions on the board's PCI bus that a user makes.
 
-extension PCBoard {
-  /// The types that `-device` can put on the bus.
-  nonisolated static var pciTypes: [DeviceType] {
-    [UHCI.type, VirtioBalloonPCI.type, VirtioRandomPCI.type]
-  }
-
-  /// Makes the function that the properties describe; nil for a type that is not on this bus. Throws with QEMU's sentences.
-  func makeFunction(
-    _ properties: DeviceProperties, id: String?
-  ) throws(DeviceError) -> (any Device)? {
-    guard PCBoard.pciTypes.contains(where: { $0.name == properties.type.name }) else { return nil }
-    let placement = try placement(properties)
-    switch properties.type.name {
-    case UHCI.type.name:
+extension DeviceTable {
+  /// Functions on the PCI bus.
+  static let pci: [DeviceRecipe] = [
+    DeviceRecipe(UHCI.type) { (assembly) throws(DeviceError) in
       for (name, only) in [("bandwidth", UInt64(1280)), ("maxframes", 128)] {
-        guard try properties.number(name, default: only) == only else {
+        guard try assembly.properties.number(name, default: only) == only else {
           throw DeviceError(
             .badValue, "'\(name)' is \(only) and cannot be changed: nothing can be plugged in")
         }
       }
-      return UHCI(placement)
-    case VirtioBalloonPCI.type.name:
-      if devices.contains(where: { $0.device is VirtioBalloonPCI }) {
+      return UHCI(try assembly.placement())
+    },
+    DeviceRecipe(VirtioBalloonPCI.type) { (assembly) throws(DeviceError) in
+      if assembly.count({ $0 is VirtioBalloonPCI }) > 0 {
         throw DeviceError(.busy, "Only one balloon device is supported")
       }
+      let properties = assembly.properties
       var options = Balloon.Settings()
       options.deflateOnOutOfMemory = try properties.flag("deflate-on-oom", default: false)
       options.freePageReporting = try properties.flag("free-page-reporting", default: false)
       return VirtioBalloonPCI(
-        placement, try virtio(properties, vectors: 0), options, ramSize: map.ramSize)
-    default:
+        try assembly.placement(), try assembly.virtio(vectors: 0), options,
+        ramSize: assembly.board.map.ramSize)
+    },
+    DeviceRecipe(VirtioRandomPCI.type) { (assembly) throws(DeviceError) in
+      let properties = assembly.properties
       var quota = Entropy.Quota()
       quota.bytes = try properties.number("max-bytes", default: quota.bytes)
       let period = try properties.number("period", default: UInt64(quota.period))
@@ -52,15 +47,16 @@ extension PCBoard {
       }
       quota.period = UInt32(truncatingIfNeeded: period)
       return VirtioRandomPCI(
-        placement, try virtio(properties, vectors: 2), quota,
-        source: try randomSource(properties.text("rng")))
-    }
-  }
+        try assembly.placement(), try assembly.virtio(vectors: 2), quota,
+        source: try assembly.randomSource(properties.text("rng")))
+    },
+  ]
+}
 
-  /// Which interfaces and rings a virtio function has.
-  private func virtio(
-    _ properties: DeviceProperties, vectors standard: Int
-  ) throws(DeviceError) -> VirtioPCI.Settings {
+extension DeviceAssembly {
+  /// Which interfaces and rings a virtio function has; `vectors` is how many MSI-X vectors when the user does not say, 0 for a type
+  /// without that property.
+  func virtio(vectors standard: Int) throws(DeviceError) -> VirtioPCI.Settings {
     var settings = VirtioPCI.Settings()
     let legacy = properties.text("disable-legacy") ?? "auto"
     guard ["on", "off", "auto"].contains(legacy) else {
@@ -92,10 +88,10 @@ extension PCBoard {
   }
 
   /// The source of that id, or one of the kernel's generator.
-  private func randomSource(_ id: String?) throws(DeviceError) -> any RandomSource {
+  fileprivate func randomSource(_ id: String?) throws(DeviceError) -> any RandomSource {
     if let id {
-      guard let source = objects[id] as? any RandomSource else {
-        throw DeviceError(.badValue, "Device '\(id)' not found")
+      guard let source = board.objects[id] as? any RandomSource else {
+        throw DeviceError(.notFound, "Device '\(id)' not found")
       }
       return source
     }
@@ -107,10 +103,11 @@ extension PCBoard {
   }
 
   /// Where the user wants a function: `addr`, or the next free device. Throws when the place is taken or is none.
-  private func placement(_ properties: DeviceProperties) throws(DeviceError) -> PCIPlacement {
+  func placement() throws(DeviceError) -> PCIPlacement {
     let name = properties.type.name
+    let pci = board.pci
     let isMultifunction = try properties.flag("multifunction", default: false)
-    guard let address = try address(properties) else {
+    guard let address = try address() else {
       guard let free = pci.freeDevice() else {
         throw DeviceError(
           .busy, "PCI: no slot/function available for \(name), all in use or reserved")
@@ -118,7 +115,7 @@ extension PCBoard {
       return PCIPlacement(bus: pci, address: free, isMultifunction: isMultifunction)
     }
     if let other = pci.function(at: address) {
-      let user = devices.first {
+      let user = board.devices.first {
         $0.device === other || ($0.device as? any PCIPlaced)?.placement.address == address
       }
       let type = user.map { Swift.type(of: $0.device).type.name } ?? "unknown"
@@ -127,21 +124,47 @@ extension PCBoard {
         "PCI: slot \(address.device) function \(address.function) not available for \(name),"
           + " in use by \(type),id=\(user?.id ?? "(null)")")
     }
-    // Software finds further functions only through a function 0 that announces them (PCI 3.0, 6.2.1).
-    let first = pci.function(at: PCIAddress(device: address.device))
-    if address.function != 0, let first,
-      first.readConfiguration(PCIConfiguration.Register.headerType, width: 1) & 0x80 == 0
-    {
-      throw DeviceError(
-        .busy,
-        "PCI: single function device can't be populated in function"
-          + " \(String(address.device, radix: 16)).\(address.function)")
-    }
+    try check(address, isMultifunction: isMultifunction)
     return PCIPlacement(bus: pci, address: address, isMultifunction: isMultifunction)
   }
 
+  /// Software finds further functions only through a function 0 that announces them (PCI 3.0, 6.2.1).
+  private func check(_ address: PCIAddress, isMultifunction: Bool) throws(DeviceError) {
+    let name = properties.type.name
+    let device = String(address.device, radix: 16)
+    func function(_ number: UInt8) -> (any PCIFunction)? {
+      board.pci.function(at: PCIAddress(device: address.device, function: number))
+    }
+    if address.function != 0, let first = function(0) {
+      guard first.readConfiguration(PCIConfiguration.Register.headerType, width: 1) & 0x80 != 0
+      else {
+        throw DeviceError(
+          .busy,
+          "PCI: single function device can't be populated in function \(device).\(address.function)"
+        )
+      }
+      if isHotplugged {
+        // The guest looks at a slot when its function 0 comes.
+        let placed = board.devices.first {
+          ($0.device as? any PCIPlaced)?.placement.address == PCIAddress(device: address.device)
+        }
+        let type = placed.map { Swift.type(of: $0.device).type.name } ?? "unknown"
+        throw DeviceError(
+          .busy,
+          "PCI: slot \(address.device) function 0 already occupied by \(type), new func \(name)"
+            + " cannot be exposed to guest.")
+      }
+    }
+    guard address.function == 0, !isMultifunction else { return }
+    for number in UInt8(1)..<8 where function(number) != nil {
+      throw DeviceError(
+        .busy,
+        "PCI: \(device).0 indicates single function, but \(device).\(number) is already populated.")
+    }
+  }
+
   /// `addr`: slot and function in hexadecimal with a dot between, the slot alone, or both in one number (JSON); nil for any.
-  private func address(_ properties: DeviceProperties) throws(DeviceError) -> PCIAddress? {
+  private func address() throws(DeviceError) -> PCIAddress? {
     guard let value = properties.value("addr") else { return nil }
     switch value {
     case .json(.int(let number)):
