@@ -12,7 +12,7 @@ import sys
 import telnetlib
 import tempfile
 
-from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp import ConnectError, ExecuteError, QMPClient
 
 GOLIATH, GUEST, ACCELERATOR = sys.argv[1:4]
 PATIENCE = 300
@@ -36,12 +36,14 @@ class Machine:
             *self.arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT)
         self.reader = asyncio.create_task(self._read())
-        self.qmp = QMPClient("lifecycle")
+        # The socket's name is there a moment before the program listens.
         for _ in range(400):
-            if os.path.exists(self.qmp_path):
+            self.qmp = QMPClient("lifecycle")
+            try:
+                await self.qmp.connect(self.qmp_path)
                 break
-            await asyncio.sleep(0.02)
-        await self.qmp.connect(self.qmp_path)
+            except ConnectError:
+                await asyncio.sleep(0.02)
         self.listener = asyncio.create_task(self._listen())
         return self
 
