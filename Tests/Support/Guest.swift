@@ -6,7 +6,7 @@ package enum Guest {
   /// The folder with `vmlinuz` and `initrd.gz`; nil, with the reason on standard output, when they cannot be made here.
   package static let folder: String? = {
     let folder = Checkout.root + "/.build/guest"
-    if Process.isThere(folder + "/vmlinuz"), Process.isThere(folder + "/initrd.gz") {
+    if Process.isThere(folder + "/vmlinuz"), Process.isThere(folder + "/initrd-devices.gz") {
       return folder
     }
     let made = try? Process.output([Checkout.root + "/scripts/guest", folder])
@@ -16,15 +16,15 @@ package enum Guest {
   }()
 
   /// Options that boot it: RAM in MiB, vCPUs, words for the kernel command line. Commands for the guest's shell go in
-  /// `run`, with + for each space.
+  /// `run`, with + for each space. With `devices` it has drivers of disks, networks and virtio devices for `modprobe`.
   package static func options(
-    memory: Int = 256, cpus: Int = 1, append: String = "", run: String? = nil
+    memory: Int = 256, cpus: Int = 1, append: String = "", run: String? = nil, devices: Bool = false
   ) -> [String] {
     let folder = folder ?? ""
     let command = run.map { " goliath.run=\($0)" } ?? ""
     return [
       "-m", "\(memory)", "-smp", "\(cpus)", "-kernel", folder + "/vmlinuz", "-initrd",
-      folder + "/initrd.gz", "-append", "console=ttyS0 panic=-1 \(append)\(command)",
+      folder + (devices ? "/initrd-devices.gz" : "/initrd.gz"), "-append", "console=ttyS0 panic=-1 \(append)\(command)",
     ]
   }
 }
