@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Drives an emulator through unmodified libvirt: one daemon of its own, in a folder of its own, without privileges.
 
-    libvirt.py EMULATOR GUEST-FOLDER [--type qemu|kvm] [--machine pc] [--verbose]
+    libvirt.py EMULATOR GUEST-FOLDER [--type qemu|kvm] [--machine pc] [--disks qemu-img] [--keep]
 
-GUEST-FOLDER holds vmlinuz and initrd.gz (scripts/guest). Prints a line for each step that held; ends with status 0
+GUEST-FOLDER holds vmlinuz and initrd.gz (scripts/guest). With --disks the guest has a disk in a qcow2 image and a network, is given
+more of both while it runs, and has snapshots taken; the argument is the program that makes images. Prints a line for each step that held; ends with status 0
 when all did, 77 when libvirt is not installed, 1 with the step and what was said otherwise. Works the same with
 QEMU as EMULATOR, which is how the steps themselves were checked.
 """
 import argparse
+import hashlib
+import json
 import os
 import pty
 import re
@@ -27,7 +30,7 @@ DOMAIN = """<domain type='{type}'>
   <os>
     <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{guest}/vmlinuz</kernel>
-    <initrd>{guest}/initrd.gz</initrd>
+    <initrd>{guest}/{initrd}</initrd>
     <cmdline>console=ttyS0 panic=-1 {words}</cmdline>
   </os>
   <features><acpi/><apic/></features>
@@ -39,8 +42,22 @@ DOMAIN = """<domain type='{type}'>
     <serial type='pty'><target port='0'/></serial>
     <console type='pty'><target type='serial' port='0'/></console>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-  </devices>
+{devices}  </devices>
 </domain>
+"""
+
+DISK = """<disk type='file' device='disk'>
+  <driver name='qemu' type='{format}' cache='{cache}' discard='unmap'/>
+  <source file='{file}'/>
+  <target dev='{target}' bus='virtio'/>
+  <serial>{target}-serial</serial>
+</disk>
+"""
+
+NETWORK = """<interface type='user'>
+  <mac address='{mac}'/>
+  <model type='virtio'/>
+</interface>
 """
 
 
@@ -163,12 +180,12 @@ class Scenario:
     def state(self):
         return self.daemon.text("domstate", self.name).strip()
 
-    def define(self, words=""):
+    def define(self, words="", devices="", initrd="initrd.gz"):
         path = os.path.join(self.daemon.folder, "domain.xml")
         with open(path, "w") as file:
             file.write(DOMAIN.format(type=self.options.type, machine=self.options.machine, name=self.name,
-                                     guest=os.path.abspath(self.options.guest), words=words,
-                                     emulator=os.path.abspath(self.options.emulator)))
+                                     guest=os.path.abspath(self.options.guest), words=words, initrd=initrd,
+                                     devices=devices, emulator=os.path.abspath(self.options.emulator)))
         self.daemon.virsh("define", path)
 
     def run(self):
@@ -265,6 +282,139 @@ class Scenario:
         self.say("events")
         virsh("undefine", self.name)
 
+    # Disks and networks
+
+    def image(self, name, *words):
+        path = os.path.join(self.daemon.folder, name)
+        subprocess.run([self.options.disks, "create", "-q", *words[:-1], path, words[-1]], check=True)
+        return path
+
+    def attach(self, text):
+        """Gives the running guest a device; answers the file that names it."""
+        path = os.path.join(self.daemon.folder, "device.xml")
+        with open(path, "w") as file:
+            file.write(text)
+        self.daemon.virsh("attach-device", self.name, path, "--live")
+        return path
+
+    def monitor(self, command, **arguments):
+        request = json.dumps({"execute": command, "arguments": arguments})
+        return json.loads(self.daemon.text("qemu-monitor-command", self.name, request))["return"]
+
+    def run_disks(self):
+        virsh, text, folder = self.daemon.virsh, self.daemon.text, self.daemon.folder
+        first = self.image("first.qcow2", "-f", "qcow2", "256M")
+        second = self.image("second.img", "-f", "raw", "64M")
+        self.define(
+            devices=DISK.format(format="qcow2", cache="none", file=first, target="vda")
+            + NETWORK.format(mac="52:54:00:aa:00:01"), initrd="initrd-devices.gz")
+        virsh("start", self.name)
+        console = Console(self.daemon, self.name)
+        console.expect(r"[#$] ")
+
+        def guest(command, pattern="", seconds=60):
+            """Runs a line in the guest's shell to its end; answers what it matched."""
+            console.send(f"{command}; echo en''d-$?\r")
+            found = console.expect(pattern, seconds) if pattern else None
+            ended = console.expect(r"end-(\d+)", seconds)
+            expect(ended[1] == "0", f"in the guest: {command}", ended[0])
+            return found
+
+        guest("dmesg -n 1; for m in virtio_pci virtio_blk virtio_net; do modprobe $m || exit; done")
+        guest("cat /sys/block/vda/serial", "vda-serial")
+        guest("mke2fs /dev/vda >/dev/null && mount /dev/vda /root")
+        self.say("start with a disk in a qcow2 image")
+
+        served = os.path.join(folder, "served")
+        os.mkdir(served)
+        content = os.urandom(3 << 20)
+        with open(os.path.join(served, "file"), "wb") as file:
+            file.write(content)
+        server = subprocess.Popen([sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", served, "0"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            number = re.search(r"port (\d+)", server.stdout.readline())[1]
+            guest("ip link set eth0 up; udhcpc -q -n -i eth0 -s /bin/true 2>&1", r"lease of 10\.0\.2\.15")
+            guest("ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2")
+            guest(f"wget -q -O /root/file http://10.0.2.2:{number}/file && md5sum /root/file",
+                  hashlib.md5(content).hexdigest())
+        finally:
+            server.kill()
+            server.wait()
+        self.say("a file comes through user networking")
+
+        self.attach(DISK.format(format="raw", cache="writeback", file=second, target="vdb"))
+        until_in_guest = "for i in $(seq 100); do [ -e {0} ] && break; sleep 0.1; done; [ -e {0} ]"
+        guest(until_in_guest.format("/dev/vdb"))
+        guest("dd if=/root/file of=/dev/vdb bs=1M 2>/dev/null && sync")
+        with open(second, "rb") as file:
+            expect(file.read(len(content)) == content, "what the guest wrote to the disk that was added")
+        virsh("blockresize", self.name, "vdb", "96M")
+        guest("for i in $(seq 50); do [ $(cat /sys/block/vdb/size) = 196608 ] && break; sleep 0.1; done; "
+              "cat /sys/block/vdb/size", "196608")
+        self.say("a disk is added, written, and grown")
+        card = self.attach(NETWORK.format(mac="52:54:00:aa:00:02"))
+        guest(until_in_guest.format("/sys/class/net/eth1") + " && cat /sys/class/net/eth1/address", "52:54:00:aa:00:02")
+        self.say("a network card is added")
+
+        # Something is always being written while the image gets a new top.
+        console.send("(while :; do dd if=/root/file of=/root/copy bs=64k conv=fsync 2>/dev/null; "
+                     "cmp /root/file /root/copy || echo DIF''FERS; done) &\r")
+        console.expect(r"# ")
+        for number in range(3):
+            virsh("snapshot-create-as", self.name, f"top{number}", "--disk-only", "--atomic", "--no-metadata",
+                  "--diskspec", f"vda,file={folder}/top{number}.qcow2", "--diskspec", "vdb,snapshot=no")
+            expect(f"top{number}.qcow2" in text("domblklist", self.name), "the new top is in use")
+            time.sleep(0.5)
+        node = next(node["node-name"] for node in self.monitor("query-named-block-nodes", flat=True)
+                    if node["file"].endswith("top2.qcow2") and node["drv"] == "qcow2")
+        self.monitor("blockdev-snapshot-internal-sync", device=node, name="inside")
+        virsh("blkdeviotune", self.name, "vda", "--total-iops-sec", "2000")
+        expect(re.search(r"total_iops_sec\s*:\s*2000", text("blkdeviotune", self.name, "vda")), "throttling")
+        virsh("blkdeviotune", self.name, "vda", "--total-iops-sec", "0")
+        expect(int(re.search(r"wr_bytes (\d+)", text("domblkstat", self.name, "vda"))[1]) > len(content), "statistics")
+        expect(re.search(r"Capacity:\s+268435456", text("domblkinfo", self.name, "vda")), "size of the disk")
+        guest("kill %1; sleep 1; sync; cmp /root/file /root/copy; true")
+        expect("DIFFERS" not in console.text, "what the guest read back", console.text)
+        self.say("snapshots under load, throttling, statistics")
+
+        virsh("detach-disk", self.name, "vdb", "--live")
+        guest("for i in $(seq 100); do [ -e /dev/vdb ] || break; sleep 0.1; done; [ ! -e /dev/vdb ]")
+        virsh("detach-device", self.name, card, "--live")
+        guest("for i in $(seq 100); do [ -e /sys/class/net/eth1 ] || break; sleep 0.1; done; [ ! -e /sys/class/net/eth1 ]")
+        until(lambda: "vdb" not in text("domblklist", self.name), 20, "the daemon has forgotten the disk")
+        self.say("disk and card are taken away")
+
+        guest("umount /root")
+        console.send("poweroff -f\r")
+        until(lambda: self.state() == "shut off", 30, "shut off after power off")
+        for name in ("first.qcow2", "top0.qcow2", "top1.qcow2", "top2.qcow2"):
+            subprocess.run([self.options.disks, "check", "-q", os.path.join(folder, name)], check=True)
+        chain = json.loads(subprocess.run([self.options.disks, "info", "--backing-chain", "--output=json",
+                                           os.path.join(folder, "top2.qcow2")], check=True, stdout=subprocess.PIPE).stdout)
+        expect(len(chain) == 4 and chain[0]["snapshots"][0]["name"] == "inside", "the chain of images", chain)
+        self.say("images are sound")
+        # Of a domain that does not run the daemon takes snapshots with the program for images.
+        virsh("snapshot-create-as", self.name, "off")
+        virsh("start", self.name)
+        console.close()
+        console = Console(self.daemon, self.name)
+        console.expect(r"[#$] ")
+        guest("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && rm /root/file && umount /root")
+        virsh("destroy", self.name)
+        virsh("snapshot-revert", self.name, "off")
+        virsh("start", self.name)
+        console.close()
+        console = Console(self.daemon, self.name)
+        console.expect(r"[#$] ")
+        guest("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && md5sum /root/file",
+              hashlib.md5(content).hexdigest())
+        virsh("destroy", self.name)
+        virsh("snapshot-delete", self.name, "off")
+        virsh("undefine", self.name)
+        console.close()
+        self.say("snapshot of a domain that is off")
+
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -272,6 +422,7 @@ def main():
     arguments.add_argument("guest")
     arguments.add_argument("--type", default="qemu", choices=("qemu", "kvm"))
     arguments.add_argument("--machine", default="pc")
+    arguments.add_argument("--disks", metavar="QEMU-IMG", help="the program that makes images; the steps with disks and networks")
     arguments.add_argument("--keep", action="store_true", help="keep the daemon's folder, print its name")
     options = arguments.parse_args()
     for program in ("libvirtd", "virsh"):
@@ -287,10 +438,18 @@ def main():
     folder = tempfile.mkdtemp(prefix="gl")
     daemon = Daemon(folder)
     try:
+        if options.disks:
+            options.disks = shutil.which(options.disks)
+            # The daemon looks for the program under QEMU's name.
+            programs = os.path.join(folder, "bin")
+            os.mkdir(programs)
+            os.symlink(options.disks, os.path.join(programs, "qemu-img"))
+            daemon.environment["PATH"] = programs + ":" + os.environ["PATH"]
         daemon.start()
-        Scenario(daemon, options).run()
+        scenario = Scenario(daemon, options)
+        scenario.run_disks() if options.disks else scenario.run()
         return 0
-    except (Failed, subprocess.TimeoutExpired) as problem:
+    except (Failed, subprocess.SubprocessError) as problem:
         print(f"FAILED: {problem}")
         return 1
     finally:
