@@ -34,9 +34,8 @@ package struct CommandLineParser: Sendable {
     _ word: String, _ rest: inout ArraySlice<String>, _ state: inout ParserState
   ) throws(OptionError) {
     guard word.hasPrefix("-") else {
-      throw OptionError(
-        .unsupported, OptionOrigin(option: word, argument: nil),
-        "disk images are not supported yet; a kernel boots from -kernel with an -initrd")
+      // An image alone is the first disk.
+      return try DriveOptions.disk(0)(&state, word, OptionOrigin(option: word, argument: nil))
     }
     let name = String(word.dropFirst(word.hasPrefix("--") ? 2 : 1))
     guard let option = OptionTable.option(named: name) else {
@@ -78,6 +77,7 @@ package struct CommandLineParser: Sendable {
     try ScalarOptions.resolve(state, into: &configuration)
     try ObjectOption.resolve(state, into: &configuration)
     try MachineOptions.resolveMemoryBackend(state, into: &configuration)
+    try DriveOptions.resolve(&state, board, into: &configuration)
     try DeviceOptions.resolve(&state, board, into: &configuration)
     try MonitorOptions.resolve(&state, board, into: &configuration)
     return configuration

@@ -53,6 +53,14 @@ enum DeviceOptions {
     for (position, values) in state.list(.device).enumerated() {
       configuration.devices.append(try device(state, position, values))
     }
+    // Those of drives come after the user's.
+    for drive in configuration.drives where drive.interface == .virtio {
+      configuration.devices.append(
+        DeviceConfiguration(
+          driver: "virtio-blk-pci", id: nil,
+          properties: [DeviceProperty(name: "drive", value: .text(drive.id))],
+          origin: drive.origin))
+    }
     for values in state.list(.global) {
       guard let driver = values.string("driver"), let property = values.string("property"),
         let value = values.string("value")

@@ -28,6 +28,7 @@ package enum HelpText {
     case .objects: objects
     case .objectProperties(let type, let origin): try objectProperties(type, origin, catalog)
     case .chardevs: chardevs
+    case .blockDrivers: blockDrivers
     case .logItems:
       ["Log items (comma separated):"]
         + catalog.logItems.map { "\(padded($0.name, 15)) \($0.description)" }
@@ -38,6 +39,11 @@ package enum HelpText {
     case .displays: ["Available display backend types:", "none"]
     case .dataDirectories: catalog.dataDirectories
     }
+  }
+
+  private static var blockDrivers: [String] {
+    let names = BlockdevDriver.allCases.map(\.rawValue).joined(separator: " ")
+    return ["Supported formats: \(names)", "Supported formats (read-only): \(names)"]
   }
 
   private static var version: [String] {

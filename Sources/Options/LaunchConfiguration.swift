@@ -33,6 +33,10 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var debugConsole: String?
   /// `-device`, in order; types and properties are checked by the machine.
   package var devices: [DeviceConfiguration] = []
+  /// `-blockdev`, in order; all are made before the first drive.
+  package var blockdevs: [BlockdevConfiguration] = []
+  /// `-drive` and its short forms in order, and last the board's default optical drive.
+  package var drives: [DriveConfiguration] = []
   /// `-object`, in order.
   package var objects: [ObjectConfiguration] = []
   /// `-global`, in order; later ones win.

@@ -41,6 +41,8 @@ package enum HelpTopic: Sendable, Equatable {
   case objectProperties(type: String, origin: OptionOrigin)
   /// `-chardev help`.
   case chardevs
+  /// `-drive format=help`.
+  case blockDrivers
   /// `-d help`.
   case logItems
   /// `-trace help`.

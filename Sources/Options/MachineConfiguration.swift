@@ -1,7 +1,7 @@
 // Board, accelerators, processors and memory of a launch configuration.
 
 /// A property with three states, as in QEMU's `OnOffAuto`.
-package enum OnOffAuto: String, Sendable, Equatable {
+package enum ThreeStates: String, Sendable, Equatable {
   /// Enabled.
   case on
   /// Disabled.
@@ -27,9 +27,9 @@ package struct MachineConfiguration: Sendable, Equatable {
   /// HPET present (`-no-hpet` clears it).
   package var hpet = true
   /// ACPI tables and PM device (`-no-acpi` clears it).
-  package var acpi = OnOffAuto.auto
+  package var acpi = ThreeStates.auto
   /// 8254 timer.
-  package var pit = OnOffAuto.auto
+  package var pit = ThreeStates.auto
   /// Keyboard controller.
   package var i8042 = true
   /// SMBus of the PM function.

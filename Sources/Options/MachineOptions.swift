@@ -147,7 +147,7 @@ extension MachineOptions {
 struct MachineProperty {
   enum Kind {
     case boolean(WritableKeyPath<LaunchConfiguration, Bool>)
-    case onOffAuto(WritableKeyPath<LaunchConfiguration, OnOffAuto>)
+    case onOffAuto(WritableKeyPath<LaunchConfiguration, ThreeStates>)
     case text(WritableKeyPath<LaunchConfiguration, String?>, limit: Int = .max)
     /// One of a few words.
     case choice(WritableKeyPath<LaunchConfiguration, String?>, [String])
@@ -173,7 +173,7 @@ struct MachineProperty {
     case .boolean(let path):
       configuration[keyPath: path] = try OptionValues.boolean(value, of: name, entry.origin)
     case .onOffAuto(let path):
-      guard let state = OnOffAuto(rawValue: value) else {
+      guard let state = ThreeStates(rawValue: value) else {
         throw OptionError(
           .invalidValue, entry.origin, "Parameter '\(name)' does not accept value '\(value)'",
           suggestion: Spelling.nearest(to: value, among: ["on", "off", "auto"]))
@@ -196,7 +196,7 @@ struct MachineProperty {
     case .size(let path):
       configuration[keyPath: path] = try OptionValues.size(value, of: name, entry.origin)
     case .refused(let accepted, let reason):
-      if type == "OnOffAuto", OnOffAuto(rawValue: value) == nil {
+      if type == "OnOffAuto", ThreeStates(rawValue: value) == nil {
         throw OptionError(
           .invalidValue, entry.origin, "Parameter '\(name)' does not accept value '\(value)'",
           suggestion: Spelling.nearest(to: value, among: ["on", "off", "auto"]))

@@ -9,6 +9,7 @@ package enum OptionCatalog {
         CommandLineParameterInfo(name: parameter.name, type: parameter.type.listed)
       }
       if group.name == "machine" { parameters = machineParameters }
+      if group.name == "drive" { parameters = driveParameters }
       return CommandLineOptionInfo(
         option: group.name,
         parameters: (parameters ?? []).filter { !refused.contains("\(group.name).\($0.name)") })
@@ -23,6 +24,30 @@ package enum OptionCatalog {
       ("initrd", .string), ("kernel", .string), ("kernel_irqchip", .boolean), ("accel", .string),
       ("type", .string),
     ]
+    return list.map { CommandLineParameterInfo(name: $0.0, type: $0.1) }
+  }
+
+  /// Of `-drive`, those that QEMU lists: what every block node takes, and what is about the drive.
+  private static var driveParameters: [CommandLineParameterInfo] {
+    let limits = ["-max-length", "-max", ""].flatMap { suffix in
+      ["bps-write", "bps-read", "bps-total", "iops-write", "iops-read", "iops-total"].map {
+        ("throttling.\($0)\(suffix)", CommandLineParameterType.number)
+      }
+    }
+    let list: [(String, CommandLineParameterType)] =
+      [
+        ("copy-on-read", .boolean), ("werror", .string), ("rerror", .string),
+        ("read-only", .boolean), ("file", .string), ("if", .string), ("media", .string),
+        ("index", .number), ("unit", .number), ("bus", .number),
+        ("stats-account-failed", .boolean), ("stats-account-invalid", .boolean),
+        ("detect-zeroes", .string), ("throttling.group", .string),
+        ("throttling.iops-size", .number),
+      ] + limits + [
+        ("werror", .string), ("format", .string), ("cache.writeback", .boolean),
+        ("aio", .string), ("snapshot", .boolean), ("force-share", .boolean),
+        ("discard", .string), ("auto-read-only", .boolean), ("cache.no-flush", .boolean),
+        ("cache.direct", .boolean), ("driver", .string), ("node-name", .string),
+      ]
     return list.map { CommandLineParameterInfo(name: $0.0, type: $0.1) }
   }
 

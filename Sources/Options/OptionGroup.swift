@@ -48,6 +48,7 @@ struct OptionGroup: Sendable {
     [("maxmem", .size), ("size", .size), ("slots", .number)])
   static let accel = OptionGroup("accel", impliedKey: "accel", nil)
   static let device = OptionGroup("device", impliedKey: "driver", nil)
+  static let drive = OptionGroup("drive", nil)
   static let object = OptionGroup("object", impliedKey: "qom-type", nil)
   static let global = OptionGroup(
     "global", [("driver", .string), ("property", .string), ("value", .string)])
@@ -97,7 +98,7 @@ struct OptionGroup: Sendable {
 
   /// Every group that a configuration file may hold.
   static let all: [OptionGroup] = [
-    machine, smp, boot, memory, accel, device, object, global, name, rtc, action, messages,
+    machine, smp, boot, memory, accel, device, drive, object, global, name, rtc, action, messages,
     overcommit, sandbox, firmwareItem, monitor, chardev, descriptorSet,
   ]
 }

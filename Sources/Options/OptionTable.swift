@@ -10,6 +10,7 @@ struct OptionDescriptor: Sendable {
     case machine = "Machine"
     case processor = "Processors and memory"
     case boot = "Booting"
+    case disk = "Disks"
     case device = "Devices"
     case character = "Character devices and monitors"
     case display = "Display"
@@ -41,7 +42,8 @@ struct OptionDescriptor: Sendable {
 /// All options.
 enum OptionTable {
   static let options: [OptionDescriptor] =
-    machineOptions + processorOptions + bootOptions + deviceOptions + characterOptions
+    machineOptions + processorOptions + bootOptions + diskOptions + deviceOptions
+    + characterOptions
     + displayOptions + runOptions + processOptions + refusedOptions
 
   /// Position in `options` by spelling.
@@ -164,6 +166,31 @@ enum OptionTable {
       .flag { state, _ in state.configuration.machine.floppyBootCheck = false }),
   ]
 
+  private static let diskOptions = [
+    OptionDescriptor(
+      "hda", in: .disk, "image of the first disk; so is an image without an option",
+      .argument("FILE", DriveOptions.disk(0))),
+    OptionDescriptor(
+      "hdb", in: .disk, "image of the second disk", .argument("FILE", DriveOptions.disk(1))),
+    OptionDescriptor(
+      "hdc", in: .disk, "image of the third disk", .argument("FILE", DriveOptions.disk(2))),
+    OptionDescriptor(
+      "hdd", in: .disk, "image of the fourth disk", .argument("FILE", DriveOptions.disk(3))),
+    OptionDescriptor(
+      "cdrom", in: .disk, "image in the optical drive", .argument("FILE", DriveOptions.cdrom)),
+    OptionDescriptor(
+      "drive", in: .disk, "add a drive: an image, how it is opened, how the guest sees it",
+      .argument(
+        "[file=FILE][,if=ide|virtio|none][,bus=N,unit=N|,index=N][,media=disk|cdrom][,format=F]"
+          + "[,cache=MODE][,readonly=on|off][,OPTION...]", DriveOptions.drive)),
+    OptionDescriptor(
+      "blockdev", in: .disk, "make a block node, to be used by name",
+      .argument("[driver=]DRIVER,node-name=NAME[,OPTION...]|JSON", DriveOptions.blockdev)),
+    OptionDescriptor(
+      "snapshot", in: .disk, "write to temporary files instead of the images",
+      .flag { state, _ in state.wantsSnapshots = true }),
+  ]
+
   private static let deviceOptions = [
     OptionDescriptor(
       "device", in: .device, "add a device ('-device help', '-device TYPE,help')",
@@ -178,7 +205,8 @@ enum OptionTable {
       "set", in: .device, "change an earlier option that has an id",
       .argument("GROUP.ID.ARG=VALUE", DeviceOptions.set)),
     OptionDescriptor(
-      "nodefaults", in: .device, "no serial port, parallel port or monitor by default",
+      "nodefaults", in: .device,
+      "no serial port, parallel port, optical drive or monitor by default",
       .flag { state, _ in state.configuration.noDefaults = true }),
   ]
 

@@ -22,6 +22,8 @@ struct ParserState {
   var debugConsoles: [OptionOrigin] = []
   /// How many short forms (`-monitor`, `-qmp`) have been met: the number in the next label.
   var shortMonitorCount = 0
+  /// `-snapshot`.
+  var wantsSnapshots = false
   var wantsDefaultSerial = true
   var wantsDefaultParallel = true
   var wantsDefaultMonitor = true

@@ -1,8 +1,9 @@
 // Options that QEMU has and Goliath does not have yet: refused by name, never ignored.
 
 extension OptionTable {
-  private static let disks =
-    "disks are not supported yet; a kernel boots from -kernel with an -initrd"
+  private static let floppies = "floppy drives are not supported yet"
+  private static let cards = "the PC has no slot for SD cards or flash disks"
+  private static let flash = "flash memory is not supported yet; firmware is loaded with -bios"
   private static let networks =
     "network cards are not supported yet; only '-net none' and '-nic none' are accepted"
   private static let displays =
@@ -19,10 +20,11 @@ extension OptionTable {
     "the gdb stub is not supported yet; monitors offer x, info registers and -d"
 
   static let refusedOptions: [OptionDescriptor] =
-    refuse(
-      disks, "hda", "hdb", "hdc", "hdd", "cdrom", "fda", "fdb", "drive", "blockdev", "sd",
-      "mtdblock",
-      "pflash", "snapshot", "iscsi", "win2k-hack")
+    refuse(floppies, "fda", "fdb")
+    + refuse(cards, "sd", "mtdblock")
+    + refuse(flash, "pflash")
+    + refuse("disks of iSCSI are not supported yet", "iscsi")
+    + refuse("the workaround for installing Windows 2000 is not supported", "win2k-hack")
     + refuse(networks, allowed: ["none"], "net", "nic")
     + refuse(networks, "netdev")
     + refuse(

@@ -232,7 +232,8 @@ struct TypeEmitter {
 
   /// A value of one of several JSON types.
   private mutating func emitAlternate(_ name: String, _ cases: [AlternateCase]) {
-    output.line("package enum \(name): QAPIType, Equatable {")
+    // An object may hold the alternate that it stands for (`BlockdevRef`).
+    output.line("package indirect enum \(name): QAPIType, Equatable {")
     for alternative in cases {
       let (label, _) = alternateCase(alternative.type)
       output.document("A value of this type.")

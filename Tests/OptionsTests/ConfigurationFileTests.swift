@@ -85,8 +85,7 @@ import Testing
     ("[chardev \"1c\"]\n", "FILE:1: Parameter 'id' expects an identifier"),
     ("[chardev\n", "FILE:1: parse error: section without ']'"),
     (
-      "[drive]\n",
-      "FILE:1: section 'drive': disks are not supported yet; a kernel boots from -kernel with an -initrd"
+      "[drive]\n if = \"foo\"\n", "FILE:1: unsupported bus type 'foo'"
     ),
     ("\n\n[smp-opts]\ncpus = \"x\"\n", "FILE:4: Parameter 'smp.cpus' expects integer"),
   ])

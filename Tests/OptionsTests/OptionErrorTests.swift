@@ -420,10 +420,151 @@ let refusals: [(line: String, sentence: String)] = [
   ),
   ("-chardev null,id=c -mon c -serial chardev:c", "≠-serial chardev:c: Device 'c' is in use"),
   (
-    "image.qcow2",
-    "≠image.qcow2: disk images are not supported yet; a kernel boots from -kernel with an -initrd"
+    "-drive if=foo,file=x",
+    "-drive if=foo,file=x: unsupported bus type 'foo'"
   ),
-  ("-hda x", "≠-hda x: disks are not supported yet; a kernel boots from -kernel with an -initrd"),
+  (
+    "-drive if=ide,index=1,unit=0,file=x",
+    "-drive if=ide,index=1,unit=0,file=x: index cannot be used with bus and unit"
+  ),
+  (
+    "-drive if=ide,bus=0,unit=2,file=x",
+    "-drive if=ide,bus=0,unit=2,file=x: unit 2 too big (max is 1)"
+  ),
+  (
+    "-drive if=ide,unit=x,file=x",
+    "-drive if=ide,unit=x,file=x: Parameter 'unit' expects a number"
+  ),
+  (
+    "-drive if=none,file=x,media=foo",
+    "-drive if=none,file=x,media=foo: 'foo' invalid media"
+  ),
+  (
+    "-drive if=none,file=x,cache=foo",
+    "-drive if=none,file=x,cache=foo: invalid cache option"
+  ),
+  (
+    "-drive if=none,file=x,aio=foo",
+    "-drive if=none,file=x,aio=foo: invalid aio option"
+  ),
+  (
+    "-drive if=none,file=x,detect-zeroes=foo",
+    "-drive if=none,file=x,detect-zeroes=foo: invalid parameter value: foo"
+  ),
+  (
+    "-drive if=none,file=x,werror=foo",
+    "-drive if=none,file=x,werror=foo: 'foo' invalid write error action"
+  ),
+  (
+    "-drive if=none,file=x,rerror=enospc",
+    "-drive if=none,file=x,rerror=enospc: 'enospc' invalid read error action"
+  ),
+  (
+    "-drive if=floppy,file=x,werror=stop",
+    "-drive if=floppy,file=x,werror=stop: werror is not supported by this bus type"
+  ),
+  (
+    "-drive if=none,file=x,snapshot=foo",
+    "-drive if=none,file=x,snapshot=foo: Parameter 'snapshot' expects 'on' or 'off'"
+  ),
+  (
+    "-drive if=none,file=x,readonly=foo",
+    "-drive if=none,file=x,readonly=foo: Parameter 'read-only' expects 'on' or 'off'"
+  ),
+  (
+    "-drive if=none,file=x,driver=raw,format=raw",
+    "-drive if=none,file=x,driver=raw,format=raw: Cannot specify both 'driver' and 'format'"
+  ),
+  (
+    "-drive if=none,file=x,bps=1,throttling.bps-total=1",
+    "-drive if=none,file=x,bps=1,throttling.bps-total=1: 'throttling.bps-total' and its alias 'bps' can't be used at the same time"
+  ),
+  (
+    "-drive if=none,file=x,throttling.bps-total=1,throttling.bps-read=2",
+    "-drive if=none,file=x,throttling.bps-total=1,throttling.bps-read=2: bps/iops/max total values and read/write values cannot be used at the same time"
+  ),
+  (
+    "-drive if=none,file=x,throttling.bps-total=-1",
+    "-drive if=none,file=x,throttling.bps-total=-1: bps/iops/max values must be within [0, 1000000000000000]"
+  ),
+  (
+    "-drive if=none,file=x,throttling.bps-total-max=5",
+    "-drive if=none,file=x,throttling.bps-total-max=5: bps_max/iops_max require corresponding bps/iops values"
+  ),
+  (
+    "-drive if=none,file=x,throttling.iops-total=9,throttling.iops-total-max=5",
+    "-drive if=none,file=x,throttling.iops-total=9,throttling.iops-total-max=5: bps_max/iops_max cannot be lower than bps/iops"
+  ),
+  (
+    "-drive if=none,file=x,throttling.iops-total=9,throttling.iops-total-max-length=5",
+    "-drive if=none,file=x,throttling.iops-total=9,throttling.iops-total-max-length=5: burst length set without burst rate"
+  ),
+  (
+    "-drive if=none,file=x,throttling.iops-size=9",
+    "-drive if=none,file=x,throttling.iops-size=9: iops size requires an iops value to be set"
+  ),
+  (
+    "-drive if=none,file=x,throttling.bps-total=5,throttling.bps-total-max=9,throttling.bps-total-max-length=0",
+    "-drive if=none,file=x,throttling.bps-total=5,throttling.bps-total-max=9,throttling.bps-total-max-length=0: the burst length cannot be 0"
+  ),
+  (
+    "-drive if=none,file=x,id=1x",
+    "-drive if=none,file=x,id=1x: Parameter 'id' expects an identifier"
+  ),
+  (
+    "-blockdev driver=file",
+    "-blockdev driver=file: Parameter 'filename' is missing"
+  ),
+  (
+    "-blockdev driver=foo,node-name=x",
+    "-blockdev driver=foo,node-name=x: Parameter 'driver' does not accept value 'foo'"
+  ),
+  (
+    "-blockdev driver=null-co",
+    "-blockdev driver=null-co: 'node-name' must be specified for the root node"
+  ),
+  (
+    "-blockdev driver=null-co,node-name=x,foo=bar",
+    "-blockdev driver=null-co,node-name=x,foo=bar: Parameter 'foo' is unexpected"
+  ),
+  (
+    "-blockdev driver=null-co,node-name=x,size=foo",
+    "-blockdev driver=null-co,node-name=x,size=foo: Parameter 'size' expects integer"
+  ),
+  (
+    "-blockdev null-co,node-name=x,read-only=foo",
+    "-blockdev null-co,node-name=x,read-only=foo: Parameter 'read-only' expects 'on' or 'off'"
+  ),
+  (
+    "-blockdev help",
+    "-blockdev help: Help is not available for this option"
+  ),
+  (
+    "-blockdev raw,node-name=x,file.driver=file",
+    "-blockdev raw,node-name=x,file.driver=file: Parameter 'file.filename' is missing"
+  ),
+  (
+    "-blockdev '{\"driver\":\"null-co\",\"node-name\":\"x\",\"read-only\":\"on\"}'",
+    "-blockdev {\"driver\":\"null-co\",\"node-name\":\"x\",\"read-only\":\"on\"}: Invalid parameter type for 'read-only', expected: boolean"
+  ),
+  ("-blockdev '{'", "-blockdev {: JSON parse error, premature EOI"),
+  (
+    "-drive if=none,id=a -drive if=none,id=a",
+    "-drive if=none,id=a: Duplicate ID 'a' for drive"
+  ),
+  (
+    "-drive if=ide,media=cdrom,index=2 -cdrom x",
+    "-cdrom x: drive with bus=1, unit=0 (index=2) exists"
+  ),
+  (
+    "-drive if=ide,bus=5", "-drive if=ide,bus=5: machine type does not support if=ide,bus=5,unit=0"
+  ),
+  ("-drive if=sd", "≠-drive if=sd: machine type does not support if=sd,bus=0,unit=0"),
+  (
+    "-drive if=none,file=x,copy-on-read=on",
+    "≠-drive if=none,file=x,copy-on-read=on: copy-on-read is not supported yet"
+  ),
+  ("-fda x", "≠-fda x: floppy drives are not supported yet"),
   (
     "-net user",
     "≠-net user: network cards are not supported yet; only '-net none' and '-nic none' are accepted"

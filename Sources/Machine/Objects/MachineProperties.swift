@@ -33,7 +33,7 @@ extension Machine {
   }
 
   private func pcProperties(_ machine: MachineConfiguration) -> [ObjectProperty] {
-    func choice(_ name: String, _ state: OnOffAuto) -> ObjectProperty {
+    func choice(_ name: String, _ state: ThreeStates) -> ObjectProperty {
       .constant(name, "OnOffAuto", .string(state.rawValue), set: fixed(name))
     }
     func padded(_ text: String, _ width: Int) -> JSONValue {
