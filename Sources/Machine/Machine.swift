@@ -51,7 +51,9 @@ package final class Machine {
   package let objects: ObjectRegistry
   /// `/machine` and what is below it, as far as somebody has asked for it.
   var rootNode: ObjectNode?
-  var nodes: (count: Int, list: [(path: String, node: ObjectNode)])?
+  var nodes: (generation: Int, list: [(path: String, node: ObjectNode)])?
+  /// Whether vCPUs have executed anything since the last reset.
+  var hasRun = false
   /// What `qom-set` wrote to properties of `/machine` that nothing reads any more.
   var changedProperties: [String: JSONValue] = [:]
   /// What the accelerator can give to CPU models, for the vCPUs' properties.
@@ -115,6 +117,7 @@ package final class Machine {
         if holds { group.release() }
       }
     }
+    connectHotplug()
     try resetAll(.cold)
   }
 
@@ -267,6 +270,7 @@ package final class Machine {
     guard !clock.isRunning else { return }
     Trace.write(.vmStateNotify, "running 1 reason \(state.traced)")
     clock.resume()
+    hasRun = true
     for thread in group.threads { thread.apic.timeStampCounterChanged() }
     group.release()
   }
@@ -279,6 +283,8 @@ package final class Machine {
   }
 
   private func resetAll(_ kind: ResetKind) throws(MachineError) {
+    completePendingRemovals()
+    hasRun = false
     try resetDevices(kind)
     try board.prepareStart(group.threads)
   }

@@ -116,9 +116,13 @@ package enum HelpText {
   }
 
   private static func devices(_ catalog: HelpCatalog) -> [String] {
+    list(catalog.devices())
+  }
+
+  /// The types by category, as `-device help` lists them.
+  package static func list(_ all: [HelpCatalog.Device]) -> [String] {
     var lines: [String] = []
     var categories: [String] = []
-    let all = catalog.devices()
     for device in all where !categories.contains(device.category) {
       categories.append(device.category)
     }
@@ -148,6 +152,11 @@ package enum HelpText {
         .invalidValue, origin, "Device '\(type)' not found",
         suggestion: Spelling.nearest(to: type, among: all.map(\.name)))
     }
+    return properties(of: device)
+  }
+
+  /// The properties of a type, as `-device TYPE,help` lists them.
+  package static func properties(of device: HelpCatalog.Device) -> [String] {
     if device.properties.isEmpty { return ["There are no options for \(device.name)."] }
     return ["\(device.name) options:"]
       + device.properties.sorted { $0.name < $1.name }.map {

@@ -146,6 +146,16 @@ package struct DeviceConfiguration: Sendable, Equatable {
   package var properties: [DeviceProperty]
   /// The option it came from.
   package var origin: OptionOrigin
+
+  /// All members.
+  package init(
+    driver: String, id: String?, properties: [DeviceProperty], origin: OptionOrigin
+  ) {
+    self.driver = driver
+    self.id = id
+    self.properties = properties
+    self.origin = origin
+  }
 }
 
 /// `-global driver.property=value`.

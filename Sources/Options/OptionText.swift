@@ -29,7 +29,7 @@ package enum OptionText {
   }
 
   /// The words that ask for help instead of naming something.
-  static func isHelp(_ text: some StringProtocol) -> Bool { text == "help" || text == "?" }
+  package static func isHelp(_ text: some StringProtocol) -> Bool { text == "help" || text == "?" }
 
   /// An unsigned number, decimal, `0x` or `0` octal; a minus sign wraps around 2^64, as C does.
   package static func number(_ text: String) -> NumberText<UInt64> {

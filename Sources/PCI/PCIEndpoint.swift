@@ -26,6 +26,8 @@ package final class PCIEndpoint: PCIFunction {
     var mapped: [Int: UInt64] = [:]
     var isPending = false
     var line = InterruptLine.unconnected
+    /// Where it sits; nil before and after.
+    var place: (bus: PCIBus, address: PCIAddress)?
   }
   private let state: Mutex<State>
   private let initial: PCIConfiguration
@@ -56,6 +58,7 @@ package final class PCIEndpoint: PCIFunction {
   package func connect(to bus: PCIBus, at address: PCIAddress) throws(DeviceError) {
     try bus.plug(self, at: address)
     state.withLock { state in
+      state.place = (bus, address)
       if state.configuration.interruptPin != 0 {
         state.line = bus.interruptLine(of: address, pin: state.configuration.interruptPin)
       }
@@ -71,12 +74,23 @@ package final class PCIEndpoint: PCIFunction {
     remap()
   }
 
-  /// Takes all regions out of the machine.
-  package func unmap() {
-    for window in windows {
-      (window.layout.kind == .io ? ports : deviceMemory).remove(window.device)
+  /// Takes the function off its bus and its regions out of the machine, and lowers its pin; nothing of it can be reached any more. Once
+  /// more is harmless. Any thread.
+  package func disconnect() {
+    let place = state.withLock { state in
+      let place = state.place
+      state.place = nil
+      return place
     }
-    state.withLock { $0.mapped = [:] }
+    guard let place else { return }
+    place.bus.unplug(place.address)
+    setInterrupt(false)
+    mapping.withLock { _ in
+      for window in windows {
+        (window.layout.kind == .io ? ports : deviceMemory).remove(window.device)
+      }
+      state.withLock { $0.mapped = [:] }
+    }
   }
 
   /// The present configuration space.
@@ -121,6 +135,7 @@ package final class PCIEndpoint: PCIFunction {
   /// Brings the address spaces in line with the registers.
   private func remap() {
     mapping.withLock { _ in
+      guard state.withLock({ $0.place != nil }) else { return }
       for (index, window) in windows.enumerated() {
         let (old, new) = state.withLock { state in
           let new = state.configuration.address(of: window.layout.index)

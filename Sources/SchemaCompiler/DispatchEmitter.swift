@@ -174,6 +174,8 @@ enum DispatchEmitter {
   private static func emitCall(_ command: Command, _ output: inout Output) {
     var labels: [String] = []
     switch command.arguments {
+    case _ where command.takesRawArguments:
+      labels = ["arguments"]
     case .type(let name):
       output.line("  let arguments = try \(name)(members: &decoder)")
       labels = ["arguments"]
@@ -186,7 +188,7 @@ enum DispatchEmitter {
         labels.append("\(name): \(name)")
       }
     }
-    output.line("  try decoder.finish()")
+    if !command.takesRawArguments { output.line("  try decoder.finish()") }
     if let constant = command.constant {
       output.line("  printer.print(printed: Schema.\(constant))")
       output.line("  return true")

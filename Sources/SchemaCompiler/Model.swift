@@ -126,10 +126,14 @@ struct Command {
   /// Its handler runs on any thread.
   var isOutOfBand: Bool { flags.contains("allow-oob") }
 
+  /// Its handler gets the members as they came, since they are not all known here.
+  var takesRawArguments: Bool { flags.contains("raw-arguments") }
+
   /// The Swift declaration of its handler.
   var requirement: String {
     let parameters =
       switch arguments {
+      case _ where takesRawArguments: "_ arguments: JSONObject"
       case .type(let name): "_ arguments: \(name)"
       case .members(let members):
         members.map { member in

@@ -199,7 +199,7 @@ struct Reader {
   }
 
   private static let commandFlags: Set<String> = [
-    "allow-oob", "allow-preconfig", "coroutine", "read-only",
+    "allow-oob", "allow-preconfig", "coroutine", "raw-arguments", "read-only",
   ]
 
   private static let integerFormats: Set<String> = [

@@ -8,10 +8,11 @@ struct TypeEmitter {
   static func emit(_ file: SchemaFile, of api: API) -> String {
     var emitter = TypeEmitter(api: api)
     emitter.output.line("// Generated from schemas/\(file.name). Edit that file.")
-    let needsJSON = file.definitions.contains { definition in
-      if case .enumeration = definition.kind { return false }
-      return true
-    }
+    let needsJSON =
+      file.definitions.contains { definition in
+        if case .enumeration = definition.kind { return false }
+        return true
+      } || file.commands.contains { $0.takesRawArguments }
     if needsJSON {
       emitter.output.line()
       emitter.output.line("package import JSON")

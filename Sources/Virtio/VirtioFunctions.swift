@@ -13,8 +13,11 @@ package enum VirtioProperties {
   ]
 }
 
+/// A virtio device as a function on the PCI bus: in the object tree it has the device itself below it, on a bus of its own.
+package protocol VirtioFunction: PCIPlaced {}
+
 /// `virtio-balloon-pci`.
-package final class VirtioBalloonPCI: Device, PCIPlaced {
+package final class VirtioBalloonPCI: VirtioFunction {
   package static let type = DeviceType(
     name: "virtio-balloon-pci", parent: "virtio-balloon-pci-base", bus: "PCI", description: "",
     properties: PCIPlacement.properties + VirtioProperties.common + [
@@ -54,10 +57,16 @@ package final class VirtioBalloonPCI: Device, PCIPlaced {
   }
 
   package func reset(_ kind: ResetKind) { transport.withLock { $0 }?.resetAll() }
+
+  package func unrealize(finished: @escaping @Sendable () -> Void) {
+    balloon.pollingInterval = 0
+    transport.withLock { $0 }?.disconnect()
+    finished()
+  }
 }
 
 /// `virtio-rng-pci`.
-package final class VirtioRandomPCI: Device, PCIPlaced {
+package final class VirtioRandomPCI: VirtioFunction {
   package static let type = DeviceType(
     name: "virtio-rng-pci", parent: "virtio-rng-pci-base", bus: "PCI", description: "",
     properties: PCIPlacement.properties + VirtioProperties.common + [
@@ -101,6 +110,11 @@ package final class VirtioRandomPCI: Device, PCIPlaced {
   }
 
   package func reset(_ kind: ResetKind) { transport.withLock { $0 }?.resetAll() }
+
+  package func unrealize(finished: @escaping @Sendable () -> Void) {
+    transport.withLock { $0 }?.disconnect()
+    finished()
+  }
 }
 
 extension VirtioPCI.Settings {

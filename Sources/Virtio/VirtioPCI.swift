@@ -165,6 +165,13 @@ package final class VirtioPCI: VirtioTransport {
     shell.withLock { $0 }?.reset()
   }
 
+  /// Takes the function out of the machine for good: the guest cannot reach it any more, and nothing of its queues is used when this
+  /// returns. Main loop.
+  package func disconnect() {
+    shell.withLock { $0 }?.disconnect()
+    resetDevice()
+  }
+
   // MARK: - VirtioTransport
 
   package func pop(_ index: Int) -> VirtQueueElement? {

@@ -1,5 +1,4 @@
 import CPU
-import DeviceModel
 import Machine
 import Options
 
@@ -8,17 +7,7 @@ enum Catalog {
   static func make() -> HelpCatalog {
     var catalog = HelpCatalog(
       cpuHelp: { CPUModel.help },
-      devices: {
-        Machine.userDeviceTypes.map { type in
-          HelpCatalog.Device(
-            name: type.name, bus: type.bus, description: type.description,
-            properties: type.properties.map {
-              HelpCatalog.Property(
-                name: $0.name, type: $0.type, description: $0.description,
-                defaultValue: $0.defaultValue?.description)
-            })
-        }
-      },
+      devices: { Machine.deviceCatalog },
       dataDirectories: BootFile.firmwareDirectories)
     catalog.objectProperties = { type in
       TypeCatalog.standard.settableProperties(of: type).map {

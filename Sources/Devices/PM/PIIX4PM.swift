@@ -28,7 +28,15 @@ package final class PIIX4PM: Device, PCIFunction {
 
   private let bus: PCIBus
   private let hasSMBus: Bool
+  /// Where the registers of PCI hot plug are, and how many bytes.
+  package static let hotplugBase: UInt64 = 0xAE00
+  package static let hotplugSize: UInt64 = 0x20
+  /// The general-purpose event of PCI hot plug.
+  package static let hotplugEvent: UInt16 = 1 << 1
+
   private struct State {
+    var hotplug = PCIHotplugModel()
+    var hotplugAction: (@Sendable (PCIHotplugModel.Action) -> Void)?
     var configuration = PIIX4PM.initial()
     var model = PowerManagement()
     var smbus = SMBusHost()
@@ -109,6 +117,10 @@ package final class PIIX4PM: Device, PCIFunction {
       BusRegion(
         name: "acpi-gpe0", start: PIIX4PM.gpeBase, size: 4, device: Window(self, .gpe),
         maximumWidth: 1))
+    context.ports.add(
+      BusRegion(
+        name: "acpi-pci-hotplug", start: PIIX4PM.hotplugBase, size: PIIX4PM.hotplugSize,
+        device: Window(self, .hotplug)))
     remap()
   }
 
@@ -136,6 +148,37 @@ package final class PIIX4PM: Device, PCIFunction {
 
   /// Raises general-purpose events (hot plug).
   package func signalGPE(_ bits: UInt16) { update { state, _ in state.model.signalGPE(bits) } }
+
+  // MARK: - PCI hot plug
+
+  /// What is to be done when the guest ejects a slot or refuses to; called on its vCPU's thread.
+  package func setHotplugAction(_ action: @escaping @Sendable (PCIHotplugModel.Action) -> Void) {
+    state.withLock { $0.hotplugAction = action }
+  }
+
+  /// Tells the guest of a new device in `slot`.
+  package func announceInserted(_ slot: UInt8) {
+    update { state, _ in
+      state.hotplug.insert(slot)
+      state.model.signalGPE(PIIX4PM.hotplugEvent)
+    }
+  }
+
+  /// Asks the guest to give the devices in `slot` up; asking again is harmless, and heard when it was not before.
+  package func requestRemoval(_ slot: UInt8) {
+    update { state, _ in
+      state.hotplug.remove(slot)
+      state.model.signalGPE(PIIX4PM.hotplugEvent)
+    }
+  }
+
+  /// Says whether the guest may eject what is in `slot`.
+  package func setRemovable(_ slot: UInt8, _ isRemovable: Bool) {
+    state.withLock { $0.hotplug.setRemovable(slot, isRemovable) }
+  }
+
+  /// Slots whose devices were asked for and not given up yet; nothing is asked for any more.
+  package func takePendingRemovals() -> [UInt8] { state.withLock { $0.hotplug.reset() } }
 
   /// Whether the guest has taken over power management: only then does the power button reach it.
   package var isACPIEnabled: Bool { state.withLock { $0.model.isACPIEnabled } }
@@ -191,7 +234,7 @@ package final class PIIX4PM: Device, PCIFunction {
   // MARK: - Ports
 
   private final class Window: BusDevice {
-    enum Block: Sendable { case pm, gpe, apm, smbus }
+    enum Block: Sendable { case pm, gpe, apm, smbus, hotplug }
     struct Owner: Sendable { weak var device: PIIX4PM? }
     let owner: Mutex<Owner>
     let block: Block
@@ -226,6 +269,10 @@ package final class PIIX4PM: Device, PCIFunction {
       }
     case .gpe: value = state.withLock { UInt64($0.model.readGPE(offset & 3)) }
     case .apm: value = state.withLock { UInt64($0.apm[offset & 1]) }
+    case .hotplug:
+      // Doublewords only.
+      guard access.width == 4, offset & 3 == 0 else { return UInt64.max }
+      value = state.withLock { UInt64($0.hotplug.read(access.offset)) }
     case .smbus:
       state.withLock { state in
         for index in 0..<access.width {
@@ -238,11 +285,19 @@ package final class PIIX4PM: Device, PCIFunction {
 
   private func write(_ block: Window.Block, _ access: BusAccess, _ value: UInt64) {
     let offset = Int(truncatingIfNeeded: access.offset)
+    if block == .hotplug { return writeHotplug(access, UInt32(truncatingIfNeeded: value)) }
     var sleep: PowerManagement.Sleep?
     update { state, now in
       switch block {
+      case .hotplug: break
       case .pm: sleep = PIIX4PM.writePM(&state.model, offset, access.width, value, now)
-      case .gpe: state.model.writeGPE(offset & 3, UInt8(truncatingIfNeeded: value))
+      case .gpe:
+        let before = state.model.gpeEnable
+        state.model.writeGPE(offset & 3, UInt8(truncatingIfNeeded: value))
+        // A system that starts clears events that came before it listened; what is still to be done it hears of now.
+        if state.model.gpeEnable & ~before & PIIX4PM.hotplugEvent != 0, state.hotplug.isPending {
+          state.model.signalGPE(PIIX4PM.hotplugEvent)
+        }
       case .apm:
         state.apm[offset & 1] = UInt8(truncatingIfNeeded: value)
         guard offset & 1 == 0 else { break }
@@ -257,6 +312,14 @@ package final class PIIX4PM: Device, PCIFunction {
     guard let sleep else { return }
     let request = state.withLock { $0.request }
     request?(sleep == .suspendToRAM ? .suspend : .shutdown)
+  }
+
+  private func writeHotplug(_ access: BusAccess, _ value: UInt32) {
+    guard access.width == 4, access.offset & 3 == 0 else { return }
+    let (action, perform) = state.withLock { state in
+      (state.hotplug.write(access.offset, value), state.hotplugAction)
+    }
+    if let action { perform?(action) }
   }
 
   /// Registers are words; a byte write leaves the other half as it is (status: unwritten bits are zero, so they stay).

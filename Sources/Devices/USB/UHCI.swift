@@ -62,6 +62,17 @@ package final class UHCI: Device, PCIPlaced, BusDevice {
     }
   }
 
+  package func unrealize(finished: @escaping @Sendable () -> Void) {
+    let (endpoint, timer) = state.withLock { state in
+      state.deadline = nil
+      state.model = UHCIModel()
+      return (state.endpoint, state.timer)
+    }
+    endpoint?.disconnect()
+    timer?.cancel()
+    finished()
+  }
+
   package func reset(_ kind: ResetKind) {
     let endpoint = state.withLock { state in
       state.model = UHCIModel()

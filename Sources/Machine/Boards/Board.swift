@@ -24,6 +24,8 @@ package struct PlacedDevice: Sendable {
 protocol Board: AnyObject {
   /// All devices, in order of creation.
   var devices: [PlacedDevice] { get }
+  /// Changes whenever `devices` does.
+  var generation: Int { get }
   /// Brings memory, firmware and kernel back to what the first instruction finds. All vCPUs are paused, devices are reset.
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError)
   /// Remembers what survives ACPI S3 beside RAM. All vCPUs are paused, devices are not yet reset.
@@ -40,15 +42,21 @@ protocol Board: AnyObject {
 @MainLoop
 final class EmptyBoard: Board {
   let devices: [PlacedDevice] = []
+  let generation = 0
 
   /// Throws `MachineError` for a device: there is no bus to put it on.
   init(_ configuration: LaunchConfiguration) throws(MachineError) {
     guard let wanted = configuration.devices.first else { return }
-    let type = Machine.userDeviceTypes.first { $0.name == wanted.driver }
-    let message =
-      type.map { "No '\($0.bus ?? "System")' bus found for device '\($0.name)'" }
-      ?? "'\(wanted.driver)' is not a valid device model name"
-    throw MachineError(message, origin: wanted.origin)
+    throw MachineError(complaint(about: wanted).message, origin: wanted.origin)
+  }
+
+  /// Why there cannot be such a device.
+  func complaint(about wanted: DeviceConfiguration) -> DeviceError {
+    guard let type = Machine.userDeviceTypes.first(where: { $0.name == wanted.driver }) else {
+      return DeviceError(.unknownType, "'\(wanted.driver)' is not a valid device model name")
+    }
+    return DeviceError(
+      .badValue, "No '\(type.bus ?? "System")' bus found for device '\(type.name)'")
   }
 
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {}

@@ -1,7 +1,7 @@
 package import DeviceModel
 import Devices
 import JSON
-import Options
+package import Options
 
 /// The properties of one `-device`, checked against its type, with `-global` values underneath.
 struct DeviceProperties {
@@ -44,9 +44,45 @@ struct DeviceProperties {
       }
       values[property.name] = property.value
     }
+    for (name, value) in values where !type.properties.contains(where: { $0.name == name }) {
+      try checkFixed(name, value)
+    }
   }
 
-  private func isKnown(_ name: String) -> Bool { type.properties.contains { $0.name == name } }
+  private func isKnown(_ name: String) -> Bool {
+    type.properties.contains { $0.name == name } || qemuProperty(name) != nil
+  }
+
+  /// A property that QEMU's type has beyond those that act here.
+  private func qemuProperty(_ name: String) -> TypeCatalog.Property? {
+    if TypeCatalog.everyDevice.contains(name) { return nil }
+    return TypeCatalog.standard.properties(of: type.name).first { $0.name == name }
+  }
+
+  /// What makes no difference here, whichever value it has.
+  private static let withoutEffect: Set<String> = ["ioeventfd", "migrate-extra"]
+
+  /// What does not act may be said to be as it is.
+  private func checkFixed(
+    _ name: String, _ value: DeviceProperty.Value
+  ) throws(DeviceError) {
+    guard let property = qemuProperty(name) else { return }
+    let isDefault: Bool
+    switch property.type {
+    case "bool":
+      let isOn = try flag(name, default: false)
+      isDefault = isOn == (property.defaultValue?.boolValue ?? false)
+    case let word where word.hasPrefix("uint") || word.hasPrefix("int") || word == "size":
+      let standard = property.defaultValue?.intValue ?? 0
+      // Some defaults are all ones.
+      isDefault = try number(name, default: 0) == UInt64(truncatingIfNeeded: standard)
+    default: isDefault = value.plain == property.defaultValue?.stringValue ?? ""
+    }
+    guard isDefault || DeviceProperties.withoutEffect.contains(name) else {
+      throw DeviceError(
+        .badValue, "property '\(name)' of \(type.name) cannot be changed from its default yet")
+    }
+  }
 
   func text(_ name: String) -> String? { values[name]?.plain }
 
@@ -65,7 +101,8 @@ struct DeviceProperties {
   /// An unsigned number, decimal or 0x. Throws `badValue`.
   func number(_ name: String, default value: UInt64) throws(DeviceError) -> UInt64 {
     guard let given = values[name] else { return value }
-    let width = type.properties.first { $0.name == name }?.type ?? "uint64"
+    let width =
+      type.properties.first { $0.name == name }?.type ?? qemuProperty(name)?.type ?? "uint64"
     guard case .value(let number) = OptionText.number(given.plain) else {
       throw DeviceError(.badValue, "Parameter '\(name)' expects integer")
     }
@@ -171,4 +208,17 @@ extension DeviceProperty.Value {
 extension Machine {
   /// The types that `-device` can make.
   package nonisolated static var userDeviceTypes: [DeviceType] { DeviceTable.all.map(\.type) }
+
+  /// The same, as help lists them.
+  package nonisolated static var deviceCatalog: [HelpCatalog.Device] {
+    userDeviceTypes.map { type in
+      HelpCatalog.Device(
+        name: type.name, bus: type.bus, description: type.description,
+        properties: type.properties.map {
+          HelpCatalog.Property(
+            name: $0.name, type: $0.type, description: $0.description,
+            defaultValue: $0.defaultValue?.description)
+        })
+    }
+  }
 }

@@ -11,7 +11,10 @@ import Shm
 /// `pc-i440fx-7.2`: i440FX and PIIX3 with the ISA devices of a PC.
 @MainLoop
 final class PCBoard: Board {
-  private(set) var devices: [PlacedDevice] = []
+  private(set) var devices: [PlacedDevice] = [] {
+    didSet { generation &+= 1 }
+  }
+  private(set) var generation = 0
 
   let parts: MachineParts
   let map: PCMemoryMap
@@ -19,7 +22,7 @@ final class PCBoard: Board {
   let firmware: RAMBlock?
   let fwCfg = FwCfg()
   let pci = PCIBus()
-  private let pm: PIIX4PM
+  let pm: PIIX4PM
   let rtc: RTC
   /// Keeps the character frontends of serial ports and consoles alive.
   private var frontends: [any ChardevFrontend] = []
@@ -74,6 +77,7 @@ final class PCBoard: Board {
       throw MachineError(error.message)
     }
     try makeUserDevices()
+    for placed in devices where placed.isUserMade { slotChanged(placed, announces: false) }
   }
 
   // MARK: - Devices
@@ -210,6 +214,9 @@ final class PCBoard: Board {
       throw error
     }
   }
+
+  /// Takes a device out of the list.
+  func forget(_ placed: PlacedDevice) { devices.removeAll { $0.device === placed.device } }
 
   // MARK: - Buses
 

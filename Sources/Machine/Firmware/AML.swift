@@ -97,6 +97,24 @@ struct AML: Equatable, Sendable {
   static func ifTrue(_ condition: AML, _ body: [AML]) -> AML {
     AML([0xA0], package: condition.bytes + join(body))
   }
+  static func ifEqual(_ a: AML, _ b: AML, _ body: [AML]) -> AML {
+    ifTrue(AML([0x93] + a.bytes + b.bytes), body)
+  }
+  static func shiftLeft(_ a: AML, by count: AML) -> AML {
+    AML([0x79] + a.bytes + count.bytes + [0])
+  }
+  static func mutex(_ name: String) -> AML { AML([0x5B, 0x01] + nameString(name) + [0]) }
+  /// Waits without end.
+  static func acquire(_ name: String) -> AML {
+    AML([0x5B, 0x23] + nameString(name) + [0xFF, 0xFF])
+  }
+  static func release(_ name: String) -> AML { AML([0x5B, 0x27] + nameString(name)) }
+  static func notify(_ object: String, _ value: AML) -> AML {
+    AML([0x86] + nameString(object) + value.bytes)
+  }
+  static func call(_ method: String, _ arguments: [AML] = []) -> AML {
+    AML(nameString(method) + join(arguments))
+  }
   /// `CreateDWordField(buffer, offset, name)`.
   static func doubleWordField(_ buffer: AML, _ offset: UInt64, _ name: String) -> AML {
     AML([0x8A] + buffer.bytes + integer(offset).bytes + nameString(name))

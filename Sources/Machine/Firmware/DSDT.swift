@@ -1,3 +1,5 @@
+import Devices
+
 /// The differentiated system description table of a `pc` machine: PCI bridge with interrupt routing, ISA devices, processors, sleep states.
 enum DSDT {
   /// All definition blocks behind the table's header.
@@ -7,8 +9,7 @@ enum DSDT {
     pieces.append(.scope("\\_SB", links()))
     pieces.append(.scope("\\_SB", processors(configuration) + otherDevices(configuration)))
     pieces += sleepStates(configuration)
-    // No general-purpose event has a handler: none is ever raised before hot plug exists.
-    pieces.append(.scope("\\_GPE", [.name("_HID", .string("ACPI0006"))]))
+    pieces += DSDT.pciHotplug()
     return AML.join(pieces)
   }
 
@@ -191,7 +192,21 @@ enum DSDT {
               .name("_HID", .string("QEMU0002")), .name("_STA", .integer(0x0B)),
               .name("_CRS", AMLResource.template([.io(0x510, length: 0x0C)])),
             ]),
-          // Keeps the GPE0 block's ports from being given to PCI devices.
+          // Keeps the ports of hot plug from being given to PCI devices.
+          .device(
+            "PHPR",
+            [
+              .name("_HID", .eisaID("PNP0A06")),
+              .name("_UID", .string("PCI Hotplug resources")), .name("_STA", .integer(0x0B)),
+              .name(
+                "_CRS",
+                AMLResource.template([
+                  .io(
+                    UInt16(truncatingIfNeeded: PIIX4PM.hotplugBase),
+                    length: UInt8(truncatingIfNeeded: PIIX4PM.hotplugSize))
+                ])),
+            ]),
+          // The same for the GPE0 block's.
           .device(
             "GPE0",
             [

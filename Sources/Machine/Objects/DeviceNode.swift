@@ -20,7 +20,8 @@ extension Machine {
         let live = liveProperties(placed)
         return properties(
           ofType: type.name, id: placed.id, bus: busPath(of: type),
-          isHotpluggable: type.isUserCreatable && type.bus == "PCI"
+          isHotpluggable: type.isUserCreatable && type.bus == "PCI" && type.isHotpluggable,
+          isHotplugged: placed.isHotplugged
         ) { [unowned self] in value(of: $0, placed) }.replacing(live)
       },
       children: { [unowned self] in children(of: placed) })
@@ -29,6 +30,7 @@ extension Machine {
   /// The properties that the type has, with the values that `value` gives, or their defaults.
   func properties(
     ofType type: String, id: String?, bus: String?, isHotpluggable: Bool = false,
+    isHotplugged: Bool = false,
     value: @escaping @MainLoop (String) -> JSONValue?
   ) -> [ObjectProperty] {
     TypeCatalog.standard.properties(of: type).compactMap { property in
@@ -39,7 +41,7 @@ extension Machine {
         return .constant(name, "bool", .bool(true)) { _ throws(QAPIError) in
           throw QAPIError("Device '\(id ?? type)' is not hotpluggable")
         }
-      case "hotplugged": return .constant(name, "bool", .bool(false))
+      case "hotplugged": return .constant(name, "bool", .bool(isHotplugged))
       case "hotpluggable": return .constant(name, "bool", .bool(isHotpluggable))
       default: break
       }

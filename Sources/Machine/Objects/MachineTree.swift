@@ -41,15 +41,16 @@ extension Machine {
 
   /// All devices and vCPUs with their paths, in order of the paths' making.
   private var placedNodes: [(path: String, node: ObjectNode)] {
-    let count = devices.count + group.threads.count
-    if let nodes, nodes.count == count { return nodes.list }
+    // vCPUs are made after the board's devices.
+    let generation = board.generation &* 4096 &+ group.threads.count
+    if let nodes, nodes.generation == generation { return nodes.list }
     var list: [(path: String, node: ObjectNode)] = []
     for vcpu in vcpus { list.append((vcpu.path, cpuNode(vcpu))) }
     for placed in devices
     where TypeCatalog.standard.isConcrete(type(of: placed.device).type.name) {
       list.append((placed.path, deviceNode(placed)))
     }
-    nodes = (count, list)
+    nodes = (generation, list)
     return list
   }
 }

@@ -6,7 +6,7 @@ enum HMPCommandTable {
   static let commands: [HMPCommand] = {
     let tables: [[HMPCommand]] = [
       memoryCommands, controlCommands, logCommands, inputCommands, characterDeviceCommands,
-      objectCommands, dumpCommands, [infoCommand, helpCommand],
+      objectCommands, deviceCommands, dumpCommands, [infoCommand, helpCommand],
     ]
     return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
   }()
