@@ -46,6 +46,17 @@ package enum HostClock {
     return String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
+  /// Lets the calling thread sleep. Never on the main loop.
+  package static func sleep(nanoseconds: Int64) {
+    guard nanoseconds > 0 else { return }
+    let end = monotonic &+ nanoseconds
+    var time = timespec()
+    time.tv_sec = Int(end / 1_000_000_000)
+    time.tv_nsec = Int(end % 1_000_000_000)
+    // SAFETY: `time` outlives the call.
+    while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
+  }
+
   private static func read(_ clock: clockid_t) -> Int64 {
     var time = timespec()
     // SAFETY: `time` outlives the call.

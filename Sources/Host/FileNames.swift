@@ -35,6 +35,16 @@ package enum FileNames {
     return unsafe mkdir(path, 0o700) == 0 || errno == EEXIST
   }
 
+  /// Makes a named pipe. False when that fails.
+  package static func makePipe(_ path: String) -> Bool {
+    unsafe mkfifo(path, 0o600) == 0  // SAFETY: the string lives through the call.
+  }
+
+  /// Removes an empty folder.
+  package static func removeFolder(_ path: String) {
+    _ = unsafe rmdir(path)  // SAFETY: the string lives through the call.
+  }
+
   /// Whether a name matches a shell pattern (`*`, `?`, `[…]`), where slashes and leading dots are characters like others.
   package static func matches(_ name: String, pattern: String) -> Bool {
     // SAFETY: both strings live through the call.

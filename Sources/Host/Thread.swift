@@ -61,6 +61,9 @@ package final class HostThread: Sendable {
   /// Waits for the thread's end. Call it once.
   package func join() { pthread_join(handle, nil) }
 
+  /// Nobody will wait for its end: what it took is freed then. In place of `join`.
+  package func detach() { pthread_detach(handle) }
+
   /// Sends a signal to the thread; with an empty handler it interrupts a system call.
   package func signal(_ number: Int32) { _ = pthread_kill(handle, number) }
 
@@ -120,6 +123,12 @@ package final class HostThread: Sendable {
   package func advance() {
     unsafe word.pointee.wrappingAdd(1, ordering: .acquiringAndReleasing)
     unsafe goliath_futex_wake(word, Int32.max)
+  }
+
+  /// Adds one and wakes one sleeper.
+  package func advanceOne() {
+    unsafe word.pointee.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    unsafe goliath_futex_wake(word, 1)
   }
 
   /// Sleeps until the value differs from `seen`, a spurious wake-up, or `nanoseconds` have passed (nil: no limit).

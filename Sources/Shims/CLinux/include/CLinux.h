@@ -17,6 +17,8 @@
 #include <unistd.h>
 #include <linux/futex.h>
 
+#include "BlockFile.h"
+
 /// Sleeps while *word == expected, at most `nanoseconds` (negative: for ever). 0 or -errno.
 int goliath_futex_wait(const void *word, uint32_t expected, int64_t nanoseconds);
 
