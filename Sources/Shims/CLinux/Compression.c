@@ -1,25 +1,11 @@
 // Compression libraries, loaded when first asked for; their headers need not be installed. Any thread.
 #define _GNU_SOURCE 1
 #include "CLinux.h"
+#include "zlib_stream.h"
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct zlib_stream {  // z_stream of zlib 1.2 and 1.3
-  const uint8_t *next_in;
-  unsigned avail_in;
-  unsigned long total_in;
-  uint8_t *next_out;
-  unsigned avail_out;
-  unsigned long total_out;
-  const char *message;
-  void *state;
-  void *allocate, *release, *opaque;
-  int data_type;
-  unsigned long checksum, reserved;
-};
-_Static_assert(sizeof(struct zlib_stream) == 112, "as the library checks it");
 
 static struct {
   int (*initialize)(struct zlib_stream *stream, int level, int method, int window_bits, int memory_level, int strategy,

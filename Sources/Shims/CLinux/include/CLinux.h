@@ -115,3 +115,21 @@ void goliath_compressor_free(struct goliath_compressor *compressor);
 
 /// Compresses `count` bytes (at most 64 KiB) for themselves. The length, or -1 when they do not fit into `room`.
 int64_t goliath_compress(struct goliath_compressor *compressor, const void *in, uint64_t count, void *out, uint64_t room);
+
+#define GOLIATH_CODEC_ZLIB 1
+#define GOLIATH_CODEC_ZSTD 2
+
+/// The libraries for clusters of disk images that this host has, or'ed. Looks once.
+int32_t goliath_codec_libraries(void);
+
+/// What one thread compresses and decompresses clusters with, or NULL when the library is missing or memory is short. `kind` is one of them.
+struct goliath_codec;
+struct goliath_codec *goliath_codec_make(int32_t kind);
+void goliath_codec_free(struct goliath_codec *codec);
+
+/// Compresses `count` bytes for themselves (zlib: raw deflate, window of 4 KiB). The length; -1 when it does not fit into `room` or a sample says that it
+/// hardly would, -2 when the library fails.
+int64_t goliath_codec_compress(struct goliath_codec *codec, const void *in, uint64_t count, void *out, uint64_t room);
+
+/// Decompresses exactly `count` bytes from the beginning of `in`, whose end may be anything. 0, or -1 for damaged input.
+int32_t goliath_codec_decompress(struct goliath_codec *codec, const void *in, uint64_t length, void *out, uint64_t count);
