@@ -13,15 +13,18 @@ run: setup build            ## install what is missing, build, boot Debian's ker
 test:                       ## install what is missing, build once (optimised), run every test
 	@scripts/test
 
-build:                      ## the release build: goliath, goliath-shell
+build:                      ## the release build: goliath, goliath-shell, goliath-img
 	@$(BUILD) --product goliath
 	@$(BUILD) --product goliath-shell
+	@$(BUILD) --product goliath-img
 
-install: build              ## goliath, goliath-shell and its completion, below PREFIX (/usr/local) and DESTDIR
+install: build              ## the three programs and completions, below PREFIX (/usr/local) and DESTDIR
 	@install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
-	@install -s "$$($(BUILD) --show-bin-path)"/{goliath,goliath-shell} "$(DESTDIR)$(PREFIX)/bin"
+	@install -s "$$($(BUILD) --show-bin-path)"/{goliath,goliath-shell,goliath-img} "$(DESTDIR)$(PREFIX)/bin"
 	@"$(DESTDIR)$(PREFIX)/bin/goliath-shell" --completion bash \
 	  > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/goliath-shell"
+	@"$(DESTDIR)$(PREFIX)/bin/goliath-img" --completion \
+	  > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/goliath-img"
 
 setup:                      ## Debian packages that are missing
 	@scripts/setup

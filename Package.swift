@@ -47,6 +47,7 @@ let package = Package(
   products: [
     .executable(name: "goliath", targets: ["goliath"]),
     .executable(name: "goliath-shell", targets: ["goliath-shell"]),
+    .executable(name: "goliath-img", targets: ["goliath-img"]),
   ],
   targets: [
     // Programs.
@@ -61,6 +62,9 @@ let package = Package(
       ], swiftSettings: strict),
     .executableTarget(
       name: "goliath-shell", dependencies: ["QAPI", "JSON", "Host"], exclude: ["README.md"],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "goliath-img", dependencies: ["Block", "QAPI", "JSON", "Host"], exclude: ["README.md"],
       swiftSettings: strict),
     .executableTarget(name: "SchemaCompiler", dependencies: ["JSON"], swiftSettings: strict),
     .plugin(
@@ -189,6 +193,7 @@ let package = Package(
         "Host",
       ]),
     tests("ShellTests", ["goliath-shell", "QAPI", "JSON", "Host"]),
+    tests("ImgTests", ["goliath-img", "JSON", "Host"], exclude: ["scenes"]),
     tests("ProjectTests", []),
     tests(
       "EndToEnd", ["goliath", "goliath-shell", "JSON", "Host"],

@@ -9,8 +9,11 @@ package enum HostClock {
   package static var realtime: Int64 { read(CLOCK_REALTIME) }
 
   /// How far local time is ahead of UTC now, in seconds.
-  package static var localOffsetInSeconds: Int64 {
-    var now = Glibc.time(nil)
+  package static var localOffsetInSeconds: Int64 { localOffset(at: Int64(Glibc.time(nil))) }
+
+  /// How far local time is ahead of UTC at a moment, given in seconds since 1970 UTC.
+  package static func localOffset(at seconds: Int64) -> Int64 {
+    var now = time_t(seconds)
     var local = unsafe tm()
     // SAFETY: both live through the call.
     return unsafe localtime_r(&now, &local) == nil ? 0 : Int64(local.tm_gmtoff)

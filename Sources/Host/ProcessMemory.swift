@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// The whole process's memory.
@@ -6,6 +7,10 @@ package enum ProcessMemory {
   package static func lock() throws(SystemError) {
     try SystemError.check("mlockall") { () -> Int32 in mlockall(Int32(MCL_CURRENT | MCL_FUTURE)) }
   }
+
+  /// Lets threads share `count` arenas of the C library's allocator, each of which may reserve 64 MiB of address space; for programs that run
+  /// with little of it (`ulimit -v`). Call it before the first thread starts.
+  package static func limitArenas(_ count: Int32) { goliath_limit_arenas(count) }
 
   /// Why an address has no place in physical memory.
   package struct NoPlace: Error, Equatable {

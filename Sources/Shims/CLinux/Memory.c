@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/mempolicy.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/vfs.h>
 
@@ -62,3 +63,5 @@ int goliath_nameless_file(char *path) {
   unlink(path);
   return r;
 }
+
+void goliath_limit_arenas(int count) { mallopt(M_ARENA_MAX, count); }

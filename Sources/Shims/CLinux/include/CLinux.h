@@ -51,6 +51,8 @@ int goliath_set_thread_name(const char *name);
 
 /// The calling thread's kernel id.
 int64_t goliath_thread_id(void);
+/// At most `count` arenas for malloc: each may reserve 64 MiB of address space.
+void goliath_limit_arenas(int count);
 
 static inline uint64_t goliath_rdtsc(void) { return __builtin_ia32_rdtsc(); }
 

@@ -1,0 +1,42 @@
+import JSON
+
+extension Verb {
+  static let info = Verb(
+    name: "info", summary: "show what is known about an image", operands: "FILE",
+    options: [
+      Common.object, Common.imageOptions, Common.format, Common.output, Common.share,
+      OptionEntry("--backing-chain", nil, "the backing files, too"),
+    ]
+  ) { arguments throws(ToolError) in
+    let isJSON = try Common.wantsJSON(arguments)
+    let file = try Common.file(arguments)
+    var infos: [ImageInfo] = []
+    var request = try OpenRequest(arguments, file)
+    request.hasBacking = false
+    var seen: Set<String> = []
+    while true {
+      guard seen.insert(request.text).inserted else {
+        throw ToolError("Backing file '\(request.text)' creates an infinite loop.")
+      }
+      let image = try Images.open(request)
+      let info = Images.info(about: image)
+      image.drop()
+      infos.append(info)
+      guard arguments.has("backing-chain"), let next = info.fullBackingFile else { break }
+      request.text = next
+      request.format = info.backingFormat
+      request.isOptions = false
+    }
+    var output = TextOutput()
+    if isJSON {
+      let value: JSONValue =
+        arguments.has("backing-chain") ? .array(infos.map(\.json)) : infos[0].json
+      output.raw(value.printed(pretty: true))
+      output.line()
+    } else {
+      output.text(infos.map(\.text).joined(separator: "\n"))
+    }
+    output.flush()
+    return 0
+  }
+}
