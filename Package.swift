@@ -54,7 +54,7 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "PCI", "KVM",
+        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "Block", "PCI", "KVM",
         "Translator", "Chardev",
         "DistIRQ",
         "CPU",
@@ -74,14 +74,14 @@ let package = Package(
     module(
       "Monitor",
       [
-        "Machine", "Virtio", "PCI", "Options", "Chardev", "DistIRQ", "DeviceModel", "CPU", "Jobs",
-        "Shm", "QAPI", "JSON", "Host",
+        "Machine", "Devices", "Virtio", "Block", "PCI", "Options", "Chardev", "DistIRQ",
+        "DeviceModel", "CPU", "Jobs", "Shm", "QAPI", "JSON", "Host",
       ]),
     module("Options", ["QAPI", "JSON", "Host"]),
     module(
       "Machine",
       [
-        "Options", "Security", "Devices", "Virtio", "PCI", "KVM", "Translator", "Chardev",
+        "Options", "Security", "Devices", "Virtio", "Block", "PCI", "KVM", "Translator", "Chardev",
         "DistIRQ", "CPU",
         "DeviceModel", "Jobs",
         "Shm",
@@ -186,14 +186,15 @@ let package = Package(
     tests(
       "MachineTests",
       [
-        "Machine", "Options", "Devices", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev", "Jobs",
+        "Machine", "Options", "Devices", "Block", "DistIRQ", "CPU", "DeviceModel", "Shm", "Chardev",
+        "Jobs",
         "QAPI", "JSON", "Host",
       ]),
     tests(
       "MonitorTests",
       [
-        "Monitor", "Machine", "Options", "Chardev", "CPU", "DeviceModel", "Shm", "QAPI", "JSON",
-        "Host",
+        "Monitor", "Machine", "Options", "Block", "Chardev", "CPU", "DeviceModel", "Shm", "QAPI",
+        "JSON", "Host",
       ]),
     tests("ShellTests", ["goliath-shell", "QAPI", "JSON", "Host"]),
     tests("ImgTests", ["goliath-img", "JSON", "Host"], exclude: ["scenes"]),

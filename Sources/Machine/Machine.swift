@@ -1,3 +1,4 @@
+package import Block
 package import CPU
 package import Chardev
 package import DeviceModel
@@ -37,6 +38,8 @@ package final class Machine {
   /// Interrupt controllers, for inspection.
   package let fabric: InterruptFabric
   package let chardevs: ChardevRegistry
+  /// Nodes of disks, and what devices hold of them.
+  package let blocks: BlockGraph
   /// Long work that monitors watch.
   package let jobs: JobRegistry
   /// `dump-guest-memory`.
@@ -70,8 +73,8 @@ package final class Machine {
   /// which the process ends. Throws `MachineError`.
   package init(
     _ configuration: LaunchConfiguration, accelerator: any Accelerator, cpuid: CPUIDTable,
-    apicIDs: [APICID], chardevs: ChardevRegistry, objects: ObjectRegistry? = nil,
-    onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
+    apicIDs: [APICID], chardevs: ChardevRegistry, blocks: BlockGraph = BlockGraph(),
+    objects: ObjectRegistry? = nil, onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
     onExit: @escaping @MainLoop (Int32) -> Void
   ) throws(MachineError) {
     self.configuration = configuration
@@ -79,6 +82,7 @@ package final class Machine {
     self.onEvent = onEvent
     self.onExit = onExit
     self.chardevs = chardevs
+    self.blocks = blocks
     jobs = JobRegistry(onEvent: onEvent)
     self.cpuid = cpuid
     let objects =
@@ -90,7 +94,8 @@ package final class Machine {
     let requests = RequestBox()
     let ram = try MemoryBackend.ofMachine(configuration, in: objects)
     let parts = MachineParts(
-      configuration, apicIDs: isEmpty ? [] : apicIDs, ram: ram, requests: requests)
+      configuration, apicIDs: isEmpty ? [] : apicIDs, ram: ram, blocks: blocks,
+      requests: requests)
     memory = parts.context.memory
     ports = parts.context.ports
     deviceMemory = parts.context.deviceMemory

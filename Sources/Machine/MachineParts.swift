@@ -1,3 +1,4 @@
+import Block
 import DeviceModel
 import Devices
 import DistIRQ
@@ -17,11 +18,15 @@ final class MachineParts {
   let apicIDs: [APICID]
   /// Guest RAM; nil for a machine without.
   let ram: RAMBlock?
+  /// Where devices find their disks.
+  let blocks: BlockGraph
 
   init(
-    _ configuration: LaunchConfiguration, apicIDs: [APICID], ram: RAMBlock?, requests: RequestBox
+    _ configuration: LaunchConfiguration, apicIDs: [APICID], ram: RAMBlock?, blocks: BlockGraph,
+    requests: RequestBox
   ) {
     self.configuration = configuration
+    self.blocks = blocks
     self.ram = ram
     self.apicIDs = apicIDs
     clock = VirtualClock(wall: WallClock(configuration.rtc))
