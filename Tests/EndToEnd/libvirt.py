@@ -12,15 +12,15 @@ import argparse
 import hashlib
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+
+from terminal import Failed, Terminal
 
 # libvirt adds a USB controller and a memory balloon by itself.
 DOMAIN = """<domain type='{type}'>
@@ -59,10 +59,6 @@ NETWORK = """<interface type='user'>
   <model type='virtio'/>
 </interface>
 """
-
-
-class Failed(Exception):
-    """A step did not give what it must."""
 
 
 class Daemon:
@@ -113,40 +109,11 @@ class Daemon:
         return self.virsh(*words).stdout
 
 
-class Console:
+class Console(Terminal):
     """`virsh console` on a terminal of its own."""
 
     def __init__(self, daemon, domain):
-        self.process, self.terminal = pty.fork()
-        if self.process == 0:
-            words = daemon.command("console", domain, "--force")
-            os.execvpe(words[0], words, daemon.environment)
-        self.text = ""
-
-    def expect(self, pattern, seconds=60):
-        """Waits for a pattern; answers the match. What came up to its end is taken away."""
-        end = time.monotonic() + seconds
-        while True:
-            found = re.search(pattern, self.text)
-            if found:
-                self.text = self.text[found.end():]
-                return found
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.terminal], [], [], left)[0]:
-                raise Failed(f"console: no {pattern!r} after {seconds} s in {self.text[-400:]!r}")
-            try:
-                piece = os.read(self.terminal, 65536)
-            except OSError:
-                raise Failed(f"console: closed before {pattern!r}; had {self.text[-400:]!r}")
-            self.text += piece.decode("utf-8", "replace")
-
-    def send(self, text):
-        os.write(self.terminal, text.encode())
-
-    def close(self):
-        os.kill(self.process, signal.SIGKILL)
-        os.waitpid(self.process, 0)
-        os.close(self.terminal)
+        super().__init__(daemon.command("console", domain, "--force"), environment=daemon.environment)
 
 
 def hear_interrupts():
@@ -312,14 +279,7 @@ class Scenario:
         console = Console(self.daemon, self.name)
         console.expect(r"[#$] ")
 
-        def guest(command, pattern="", seconds=60):
-            """Runs a line in the guest's shell to its end; answers what it matched."""
-            console.send(f"{command}; echo en''d-$?\r")
-            found = console.expect(pattern, seconds) if pattern else None
-            ended = console.expect(r"end-(\d+)", seconds)
-            expect(ended[1] == "0", f"in the guest: {command}", ended[0])
-            return found
-
+        guest = console.run
         guest("dmesg -n 1; for m in virtio_pci virtio_blk virtio_net; do modprobe $m || exit; done")
         guest("cat /sys/block/vda/serial", "vda-serial")
         guest("mke2fs /dev/vda >/dev/null && mount /dev/vda /root")
@@ -400,14 +360,14 @@ class Scenario:
         console.close()
         console = Console(self.daemon, self.name)
         console.expect(r"[#$] ")
-        guest("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && rm /root/file && umount /root")
+        console.run("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && rm /root/file && umount /root")
         virsh("destroy", self.name)
         virsh("snapshot-revert", self.name, "off")
         virsh("start", self.name)
         console.close()
         console = Console(self.daemon, self.name)
         console.expect(r"[#$] ")
-        guest("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && md5sum /root/file",
+        console.run("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && md5sum /root/file",
               hashlib.md5(content).hexdigest())
         virsh("destroy", self.name)
         virsh("snapshot-delete", self.name, "off")
