@@ -53,7 +53,7 @@ extension Qcow2State {
     switch how {
     case .full: break
     case .discard where !isStored && !hasBacking: return
-    case .zero where isStored && !isCompressed:
+    case .zero where isStored && !isCompressed && layout.version >= 3:
       new = old
       keeps = true
       fallthrough
