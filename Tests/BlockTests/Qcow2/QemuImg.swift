@@ -22,7 +22,9 @@ final class ScratchFolder: Sendable {
 
   init() {
     var template = Array("/tmp/goliath-block-XXXXXX".utf8CString)
-    path = template.withUnsafeMutableBufferPointer { String(cString: mkdtemp($0.baseAddress!)) }
+    path = template.withUnsafeMutableBufferPointer { name in
+      name.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) } ?? "/tmp"
+    }
   }
 
   func file(_ name: String) -> String { "\(path)/\(name)" }

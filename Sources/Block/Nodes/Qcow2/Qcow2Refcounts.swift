@@ -92,6 +92,35 @@ final class Qcow2Refcounts {
     if value == 0 { firstFree = min(firstFree, cluster) }
   }
 
+  /// Adds 1 or -1 to the refcounts of clusters in a row. Throws `BlockError` as `add` does; nothing has been written then.
+  func add(_ delta: Int, clusters: Range<Int>) throws(BlockError) {
+    var cluster = clusters.lowerBound
+    while cluster < clusters.upperBound {
+      let index = cluster >> blockShift
+      let end = min(clusters.upperBound, (index + 1) << blockShift)
+      guard order == 4, let block = try block(index) else {
+        while cluster < end {
+          try add(Int64(delta), cluster)
+          cluster += 1
+        }
+        continue
+      }
+      let first = index << blockShift
+      var freed = false
+      for position in cluster - first..<end - first {
+        let new = Int(block.loadBigEndian(UInt16.self, at: position &* 2)) &+ delta
+        guard let stored = UInt16(exactly: new) else {
+          throw BlockError(EINVAL, "Refcount of cluster \(first + position) would leave its range")
+        }
+        if stored == 0 { freed = true }
+        block.storeBigEndian(stored, at: position &* 2)
+      }
+      if freed { firstFree = min(firstFree, cluster) }
+      dirty[index] = true
+      cluster = end
+    }
+  }
+
   /// Adds to the refcounts of all clusters that `count` bytes touch.
   func add(_ delta: Int64, bytes start: UInt64, _ count: UInt64) throws(BlockError) {
     guard count > 0 else { return }

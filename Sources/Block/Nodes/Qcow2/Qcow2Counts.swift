@@ -1,0 +1,78 @@
+/// How often each cluster is referenced, and what the active tables' entries for it say: sparse, two bytes for a cluster.
+struct Qcow2Counts {
+  /// An entry of the active tables has the copied flag; one has it not.
+  static let copied: UInt16 = 1 << 15
+  static let uncopied: UInt16 = 1 << 14
+  static let countMask: UInt16 = uncopied - 1
+  private static let pieceBits = 8
+  private static let pieceMask = (1 << pieceBits) - 1
+
+  /// Clusters that can be counted.
+  let capacity: Int
+  /// Where the piece of 256 clusters is in `words`; -1: nothing in it is referenced.
+  private var directory: [Int32]
+  private var words: [UInt16] = []
+  /// Counts that do not fit into a word.
+  private var large: [Int: UInt64] = [:]
+
+  init(capacity: Int) {
+    self.capacity = capacity
+    directory = Array(repeating: -1, count: (capacity >> Self.pieceBits) + 1)
+  }
+
+  /// Counts `times` more references, with flags. The caller has checked that `cluster` is below the capacity.
+  @inline(__always)
+  mutating func add(_ times: Int, _ cluster: Int, flags: UInt16 = 0) {
+    var piece = directory[cluster >> Self.pieceBits]
+    if piece < 0 { piece = addPiece(cluster >> Self.pieceBits) }
+    let at = Int(piece) &+ (cluster & Self.pieceMask)
+    let word = words[at]
+    let sum = Int(word & Self.countMask) &+ times
+    if sum >= Int(Self.countMask) {
+      addLarge(times, cluster, word, at)
+      words[at] |= flags
+    } else {
+      words[at] = word & ~Self.countMask | UInt16(truncatingIfNeeded: sum) | flags
+    }
+  }
+
+  private mutating func addPiece(_ index: Int) -> Int32 {
+    let place = Int32(words.count)
+    words += repeatElement(0, count: 1 << Self.pieceBits)
+    directory[index] = place
+    return place
+  }
+
+  private mutating func addLarge(_ times: Int, _ cluster: Int, _ word: UInt16, _ at: Int) {
+    large[cluster, default: UInt64(word & Self.countMask)] += UInt64(times)
+    words[at] = word | Self.countMask
+  }
+
+  /// The word of a cluster: count (all ones: look into `count`) and flags.
+  @inline(__always)
+  func word(_ cluster: Int) -> UInt16 {
+    guard cluster < capacity else { return 0 }
+    let piece = directory[cluster >> Self.pieceBits]
+    return piece < 0 ? 0 : words[Int(piece) &+ (cluster & Self.pieceMask)]
+  }
+
+  func count(_ cluster: Int) -> UInt64 {
+    let low = word(cluster) & Self.countMask
+    return low == Self.countMask ? large[cluster] ?? UInt64(low) : UInt64(low)
+  }
+
+  /// The first cluster from `start` on, below `end`, that may be referenced.
+  func next(from start: Int, below end: Int) -> Int? {
+    var cluster = start
+    while cluster < min(end, capacity) {
+      let piece = directory[cluster >> Self.pieceBits]
+      if piece < 0 {
+        cluster = ((cluster >> Self.pieceBits) + 1) << Self.pieceBits
+        continue
+      }
+      if words[Int(piece) + (cluster & Self.pieceMask)] & Self.countMask != 0 { return cluster }
+      cluster += 1
+    }
+    return nil
+  }
+}
