@@ -9,11 +9,18 @@ import Synchronization
 package final class BlockFile: Sendable {
   package enum Kind: Sendable { case regular, blockDevice, characterDevice, other }
 
+  package struct Identity: Hashable, Sendable {
+    package let device: UInt64
+    package let node: UInt64
+  }
+
   private let file: FileDescriptor
   package let path: String
   package let kind: Kind
   package let isWritable: Bool
   package let isDirect: Bool
+  /// Device and number of the file: the same for all its names.
+  package let identity: Identity
   /// What offsets, lengths and memory of requests should be multiples of to go straight through: 1 without `direct`.
   package let alignment: Int
   /// Whether reads may be tried without waiting: the kernel's `RWF_NOWAIT`, or a file system in memory, where nothing waits.
@@ -34,7 +41,7 @@ package final class BlockFile: Sendable {
     package var mayBeReadOnly = false
     /// Made when it is missing.
     package var creates = false
-    /// Opened even where a device has no medium.
+
     package init(isWritable: Bool) { self.isWritable = isWritable }
   }
 
@@ -59,6 +66,7 @@ package final class BlockFile: Sendable {
     var status = stat()
     // SAFETY: `status` outlives the call.
     try SystemError.check("fstat") { () -> Int32 in unsafe fstat(descriptor, &status) }
+    identity = Identity(device: UInt64(status.st_dev), node: UInt64(status.st_ino))
     switch status.st_mode & S_IFMT {
     case S_IFREG: kind = .regular
     case S_IFBLK: kind = .blockDevice

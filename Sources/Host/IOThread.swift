@@ -15,9 +15,15 @@ package final class IOThread: Sendable {
   private let thread = Mutex<HostThread?>(nil)
   private let threadHandle = Atomic<UInt>(0)
   private let isStopping = Atomic<Bool>(false)
+  /// Nanoseconds; see `setPolling`.
+  private let pollMaximum = Atomic<Int64>(0)
+  private let pollGrow = Atomic<Int64>(0)
+  private let pollShrink = Atomic<Int64>(0)
 
   private struct State {
     var jobs: [Job] = []
+    /// The thread looks at `jobs` again only when woken.
+    var isSleeping = false
     var watches: [UInt64: IOWatch] = [:]
     var nextWatch: UInt64 = 1
   }
@@ -51,11 +57,20 @@ package final class IOThread: Sendable {
 
   /// Runs `job` on the thread soon, in order of the calls. Any thread.
   package func post(_ job: @escaping Job) {
-    let isFirst = state.withLock { state in
+    let mustWake = state.withLock { state in
       state.jobs.append(job)
-      return state.jobs.count == 1
+      defer { state.isSleeping = false }
+      return state.isSleeping
     }
-    if isFirst { signal() }
+    if mustWake { signal() }
+  }
+
+  /// How long the thread looks for work before it sleeps (`poll-max-ns` of `-object iothread`): 0 never; it looks only as long as that has been worth it.
+  /// `grow` and `shrink` are the factors by which the time changes, 0 for doubling and for dropping it.
+  package func setPolling(maximum: Int64, grow: Int64, shrink: Int64) {
+    pollGrow.store(grow, ordering: .relaxed)
+    pollShrink.store(shrink, ordering: .relaxed)
+    pollMaximum.store(maximum, ordering: .relaxed)
   }
 
   /// Runs `job` on the thread and waits for its end; at once on the thread itself.
@@ -93,6 +108,7 @@ package final class IOThread: Sendable {
   package func stop() {
     guard let ending = thread.withLock({ $0.take() }) else { return }
     isStopping.store(true, ordering: .releasing)
+    state.withLock { $0.isSleeping = false }
     signal()
     ending.join()
     state.withLock { $0.watches = [:] }
@@ -127,11 +143,27 @@ package final class IOThread: Sendable {
     }
   }
 
+  /// Looking for work pays when work mostly comes within the longest time allowed.
+  private func adapt(_ time: inout Int64, waited: Int64) {
+    let maximum = pollMaximum.load(ordering: .relaxed)
+    if maximum <= 0 {
+      time = 0
+    } else if waited > maximum {
+      let factor = pollShrink.load(ordering: .relaxed)
+      time = factor > 0 ? time / factor : 0
+    } else if waited > time {
+      let factor = pollGrow.load(ordering: .relaxed)
+      let (grown, overflow) = time.multipliedReportingOverflow(by: factor > 0 ? factor : 2)
+      time = overflow ? maximum : min(maximum, max(grown, 4000))
+    }
+  }
+
   private func loop() {
     threadHandle.store(UInt(pthread_self()), ordering: .relaxed)
     // SAFETY: plain structs, filled by the kernel.
     var events = unsafe [epoll_event](repeating: epoll_event(), count: 64)
     var jobs: [Job] = []
+    var pollTime: Int64 = 0
     while true {
       // The two arrays change places, so that neither is allocated anew.
       state.withLock { swap(&jobs, &$0.jobs) }
@@ -141,9 +173,25 @@ package final class IOThread: Sendable {
         for job in jobs { job() }
         jobs.removeAll(keepingCapacity: jobs.capacity <= 4096)
       }
-      let hasMore = state.withLock { !$0.jobs.isEmpty } || isStopping.load(ordering: .acquiring)
-      // SAFETY: the kernel fills at most the array's size.
-      let count = unsafe epoll_wait(epoll.rawValue, &events, Int32(events.count), hasMore ? 0 : -1)
+      let began = HostClock.monotonic
+      var count: Int32 = 0
+      if pollTime > 0 {
+        repeat {
+          // SAFETY: the kernel fills at most the array's size.
+          count = unsafe epoll_wait(epoll.rawValue, &events, Int32(events.count), 0)
+        } while count == 0 && state.withLock { $0.jobs.isEmpty }
+          && HostClock.monotonic &- began < pollTime && !isStopping.load(ordering: .acquiring)
+      }
+      if count == 0 {
+        let sleeps = state.withLock { state in
+          state.isSleeping = state.jobs.isEmpty && !isStopping.load(ordering: .acquiring)
+          return state.isSleeping
+        }
+        // SAFETY: as above.
+        count = unsafe epoll_wait(
+          epoll.rawValue, &events, Int32(events.count), sleeps ? -1 : 0)
+      }
+      adapt(&pollTime, waited: HostClock.monotonic &- began)
       if count <= 0 { continue }
       for index in 0..<Int(count) {
         let id = unsafe events[index].data.u64

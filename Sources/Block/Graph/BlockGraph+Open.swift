@@ -62,12 +62,7 @@ extension BlockGraph {
     /// A file, device or network: no format.
     var isProtocol: Bool
     /// The files of the images above, by what they are: a chain that comes back to one of them is refused.
-    var chain: [ChainLink] = []
-  }
-
-  struct ChainLink {
-    let filename: String
-    let version: FileIdentity?
+    var chain: [BlockFile.Identity] = []
   }
 
   static let protocolDrivers: Set<String> = [
@@ -325,7 +320,7 @@ extension BlockGraph {
   /// Opens or finds the node that the option `role` (`file`, `backing`…) names; nil when there is no such option.
   func openChild(
     _ role: String, _ request: inout Request, _ settings: NodeSettings, isProtocol: Bool,
-    chain: [ChainLink] = []
+    chain: [BlockFile.Identity] = []
   ) throws(BlockError) -> (any BlockNode)? {
     switch request.options.take(role) {
     case nil: return nil

@@ -171,8 +171,13 @@ package final class BlockGraph: Sendable {
         state.entries[name] = entry
         state.order.append(name)
         for child in entry.node.children {
-          state.entries[child.node.name]?.users.append(
-            NodeUse(holder: .node(name), role: child.role, description: "node '\(name)'"))
+          let use = NodeUse(
+            holder: .node(name), role: child.role, description: "node '\(name)'")
+          let isClaimed =
+            state.entries[child.node.name]?.users.contains {
+              $0.holder == use.holder && $0.role == use.role
+            } ?? true
+          if !isClaimed { state.entries[child.node.name]?.users.append(use) }
         }
         do throws(BlockError) {
           try BlockGraph.applyPermissions(&state, from: [name])
@@ -222,6 +227,28 @@ package final class BlockGraph: Sendable {
       }
     }
     try result.get()
+  }
+
+  /// Uses a file in the name of a node that is still being opened, so that nobody else writes meanwhile. Throws when somebody does.
+  func claim(
+    _ file: any BlockNode, for name: String, _ settings: NodeSettings
+  ) throws(BlockError) {
+    let isWritable = !settings.isReadOnly && !file.isReadOnly
+    var needs = NodeUse.below(
+      driver: "", role: "file", isWritable: isWritable, metadataOnly: settings.metadataOnly,
+      used: [], shared: .all)
+    if settings.forceShare { needs.shared = .all }
+    try changeUsers(of: file.name) { users in
+      users.append(
+        NodeUse(
+          holder: .node(name), role: "file", description: "node '\(name)'", used: needs.used,
+          shared: needs.shared))
+    }
+  }
+
+  /// Gives back what `claim` took, when opening has failed.
+  func unclaim(_ file: any BlockNode, for name: String) {
+    try? changeUsers(of: file.name) { $0.removeAll { $0.holder == .node(name) } }
   }
 
   /// Closes a node that nobody uses any more, and those below it. Throws the first failure of closing; all are gone all the same.

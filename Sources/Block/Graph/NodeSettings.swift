@@ -39,8 +39,12 @@ package struct NodeSettings: Equatable, Sendable {
   package var detectZeroes = ZeroDetection.off
   /// Others may do anything with the image meanwhile; for reading only.
   package var forceShare = false
-  /// The image is looked at, not used: no backing file is opened, no dirty bit is set.
+  /// The image is looked at: its data will not be read.
   package var metadataOnly = false
+  /// Backing files are opened, too; else the image is opened by itself, and what is not in it reads as zeros.
+  package var opensBacking = true
+  /// For checks and repairs: damaged images are opened as well.
+  package var isForChecking = false
   /// The format was guessed: what would make a raw image look like another format may not be written.
   package var isProbed = false
 

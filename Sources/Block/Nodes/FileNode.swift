@@ -53,6 +53,16 @@ package final class FileNode: BlockNode, PermissionHolder {
     locks = locking && !settings.forceShare
   }
 
+  /// A file that is open for writing already.
+  init(name: String, _ file: BlockFile) {
+    self.name = name
+    driver = "file"
+    self.file = file
+    settings = NodeSettings()
+    isReadOnly = false
+    locks = true
+  }
+
   package var path: String { file.path }
   package var length: UInt64 { file.length }
   package var allocatedSize: UInt64? { file.allocatedSize }

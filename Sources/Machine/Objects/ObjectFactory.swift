@@ -23,6 +23,7 @@ package struct ObjectFactory {
     case .memoryBackendRam(let ram): try MemoryBackend(id: options.id, ram, memory)
     case .memoryBackendFile(let file): try MemoryBackend(id: options.id, file, memory)
     case .memoryBackendMemfd(let memfd): try MemoryBackend(id: options.id, memfd, memory)
+    case .iothread(let thread): try IOThreadObject(id: options.id, thread)
     case .rngBuiltin(let rng): try BuiltinRandom(rng)
     case .rngRandom(let rng): try HostRandom(rng)
     case .secret(let secret): try SecretObject(secret)

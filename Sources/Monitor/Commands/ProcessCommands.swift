@@ -5,8 +5,14 @@ package import QAPI
 // schemas/process.json
 
 extension MonitorCommands: @MainLoop ProcessCommands {
-  /// There are no I/O threads.
-  package func queryIothreads() throws(QAPIError) -> [IOThreadInfo] { [] }
+  package func queryIothreads() throws(QAPIError) -> [IOThreadInfo] {
+    context.objects.all(IOThreadObject.self).map { id, thread in
+      IOThreadInfo(
+        id: id, threadId: thread.threadID, pollMaxNs: thread.pollMaximum,
+        pollGrow: thread.pollGrow, pollShrink: thread.pollShrink,
+        aioMaxBatch: thread.maximumBatch)
+    }
+  }
 
   package func queryCommandLineOptions(option: String?) throws(QAPIError)
     -> [CommandLineOptionInfo]
