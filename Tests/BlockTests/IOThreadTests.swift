@@ -58,11 +58,15 @@ import Testing
         word.advance()
       }
     }
-    while running.withLock({ $0.done }) < 50 { word.wait(while: word.value, nanoseconds: 1_000_000) }
+    while running.withLock({ $0.done }) < 50 {
+      word.wait(while: word.value, nanoseconds: 1_000_000)
+    }
     #expect(running.withLock { $0.most } <= 3)
     #expect(pool.threadCount <= 3)
     let end = HostClock.monotonic + 20_000_000_000
-    while pool.threadCount > 0, HostClock.monotonic < end { HostClock.sleep(nanoseconds: 5_000_000) }
+    while pool.threadCount > 0, HostClock.monotonic < end {
+      HostClock.sleep(nanoseconds: 5_000_000)
+    }
     #expect(pool.threadCount == 0)
   }
 }

@@ -7,15 +7,18 @@ extension BlockGraph {
   // MARK: Overlays
 
   /// Puts `overlay`, which nobody uses, over `base`: all users of `base` but the overlay use the overlay from then on. An overlay without a
-  /// backing file gets `base` as its own (`blockdev-snapshot`). Waits for requests in flight. Throws, and nothing has changed.
+  /// backing file gets `base` as its own (`blockdev-snapshot`), for which it is opened anew: the answer is the overlay from then on. Waits for requests
+  /// in flight. Throws, and nothing has changed.
+  @discardableResult
   package func insertOverlay(
     _ overlay: any BlockNode, over base: any BlockNode
-  ) throws(BlockError) {
+  ) throws(BlockError) -> any BlockNode {
     let affected = backends(on: base)
     for backend in affected { backend.beginDrain() }
     defer { for backend in affected { backend.endDrain() } }
     if BlockGraph.backing(of: overlay) == nil { try setBacking(of: overlay.name, to: base) }
     try moveUsers(from: base.name, to: overlay.name)
+    return node(named: overlay.name) ?? overlay
   }
 
   /// Undoes `insertOverlay`: the users use `base` again. The overlay is closed unless the monitor owns it.

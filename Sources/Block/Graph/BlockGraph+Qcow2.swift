@@ -96,7 +96,8 @@ extension BlockGraph {
       return nil
     }
     var options = try OptionReader(try request.options.object("backing") ?? [:])
-    let isGiven = options.contains("file") || options.contains("filename")
+    let isGiven =
+      options.contains("file") || options.contains("filename")
       || options["driver"].map { $0 != "qcow2" && $0 != "raw" } == true
     var name: String?
     if !isGiven {
@@ -135,7 +136,8 @@ extension BlockGraph {
     if let total {
       if tables != nil, refcounts != nil {
         throw BlockError(
-          EINVAL, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
+          EINVAL,
+          "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
       }
       if let tables, tables > total {
         throw BlockError(EINVAL, "l2-cache-size may not exceed cache-size")

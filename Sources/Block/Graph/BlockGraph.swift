@@ -350,13 +350,11 @@ package final class BlockGraph: Sendable {
   /// Works out what everyone below `names` needs, checks it, and tells the files. Throws and leaves `state` half changed.
   static func applyPermissions(_ state: inout State, from names: [String]) throws(BlockError) {
     var names = names
+    var affected: [String] = []
     while let name = names.popLast() {
       guard let entry = state.entries[name] else { continue }
-      try check(entry)
+      affected.append(name)
       let (used, shared) = (entry.used, entry.shared)
-      if let holder = entry.node as? any PermissionHolder {
-        try holder.setPermissions(used, shared: shared)
-      }
       for child in entry.node.children {
         guard let below = state.entries[child.node.name],
           let place = below.users.firstIndex(where: {
@@ -370,6 +368,15 @@ package final class BlockGraph: Sendable {
         state.entries[child.node.name]?.users[place].used = needs.used
         state.entries[child.node.name]?.users[place].shared = needs.shared
         names.append(child.node.name)
+      }
+    }
+    var done: Set<String> = []
+    // Only when all is known: what was between may have contradicted itself.
+    for name in affected where done.insert(name).inserted {
+      guard let entry = state.entries[name] else { continue }
+      try check(entry)
+      if let holder = entry.node as? any PermissionHolder {
+        try holder.setPermissions(entry.used, shared: entry.shared)
       }
     }
   }

@@ -41,20 +41,34 @@ package final class IOThreadObject: UserObject {
 
   package var objectProperties: [ObjectProperty] {
     [
-      property("thread-pool-min") { $0.poolMinimum } set: { (object, value) throws(QAPIError) in
+      property("thread-pool-min") {
+        $0.poolMinimum
+      } set: { (object, value) throws(QAPIError) in
         try object.setPool(value, object.poolMaximum)
       },
-      property("aio-max-batch") { $0.maximumBatch } set: { object, value in
+      property("aio-max-batch") {
+        $0.maximumBatch
+      } set: { object, value in
         object.maximumBatch = value
       },
-      property("thread-pool-max") { $0.poolMaximum } set: { (object, value) throws(QAPIError) in
+      property("thread-pool-max") {
+        $0.poolMaximum
+      } set: { (object, value) throws(QAPIError) in
         try object.setPool(object.poolMinimum, value)
       },
-      property("poll-max-ns") { $0.pollMaximum } set: { object, value in
+      property("poll-max-ns") {
+        $0.pollMaximum
+      } set: { object, value in
         object.pollMaximum = value
       },
-      property("poll-grow") { $0.pollGrow } set: { object, value in object.pollGrow = value },
-      property("poll-shrink") { $0.pollShrink } set: { object, value in
+      property("poll-grow") {
+        $0.pollGrow
+      } set: { object, value in
+        object.pollGrow = value
+      },
+      property("poll-shrink") {
+        $0.pollShrink
+      } set: { object, value in
         object.pollShrink = value
       },
     ]

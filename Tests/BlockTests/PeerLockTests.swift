@@ -1,0 +1,76 @@
+import Block
+import Host
+import Support
+import Testing
+
+/// Locks beside the real qemu-io and qemu-img.
+@Suite(.enabled(if: Process.find("qemu-io") != nil && Process.find("qemu-img") != nil))
+struct PeerLockTests {
+  let folder = TemporaryFolder()
+  let graph = BlockGraph()
+
+  private func readOnly() -> NodeSettings {
+    var settings = NodeSettings()
+    settings.isReadOnly = true
+    return settings
+  }
+
+  private func opened(_ path: String, _ format: String, _ settings: NodeSettings = NodeSettings())
+    throws -> BlockBackend
+  {
+    try BlockBackend(graph, tool: graph.open(path, format: format, settings: settings))
+  }
+
+  @Test func qemuIsKeptOutWhileWeWrite() throws {
+    let path = folder.file("image")
+    #expect(
+      try Process.output(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"]).status == 0)
+    let backend = try opened(path, "qcow2")
+    let answer = try Process.output(["qemu-io", "-c", "read 0 512", path])
+    #expect(answer.status != 0)
+    #expect(answer.text.contains("Failed to get \"write\" lock"))
+    let shared = try Process.output(["qemu-img", "info", "-U", path])
+    #expect(shared.status == 0)
+    #expect(try Process.output(["qemu-img", "info", path]).text.contains("Failed to get shared"))
+    try backend.remove()
+    #expect(try Process.output(["qemu-io", "-c", "read 0 512", path]).status == 0)
+  }
+
+  @Test func weAreKeptOutWhileQEMUWrites() throws {
+    let path = folder.file("image")
+    #expect(
+      try Process.output(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"]).status == 0)
+    guard let program = Process.find("qemu-io") else { return }
+    let peer = try Process([program, path])
+    // It locks before it answers.
+    peer.send("length\n")
+    #expect(peer.readUntil(seconds: 20) { $0.contains("1 MiB") })
+    do {
+      _ = try opened(path, "qcow2")
+      Issue.record("opened beside a writer")
+    } catch let error as BlockError {
+      #expect(error.message == "Failed to get \"write\" lock")
+      #expect(error.hint?.hasPrefix("Is another process using the image [\(path)]?") == true)
+      #expect(error.hint?.contains("Process \(peer.id) (qemu-io)") == true)
+    }
+    do {
+      _ = try opened(path, "qcow2", readOnly())
+      Issue.record("opened beside a writer")
+    } catch let error as BlockError {
+      #expect(error.message == "Failed to get shared \"write\" lock")
+    }
+    #expect(graph.entries.isEmpty)
+  }
+
+  @Test func readersShareAnImageWithQEMU() throws {
+    let path = folder.file("image")
+    #expect(
+      try Process.output(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"]).status == 0)
+    let backend = try opened(path, "qcow2", readOnly())
+    #expect(try Process.output(["qemu-io", "-r", "-c", "read 0 512", path]).status == 0)
+    let writer = try Process.output(["qemu-io", "-c", "write 0 512", path])
+    #expect(writer.status != 0)
+    #expect(writer.text.contains("Failed to get \"write\" lock"))
+    try backend.remove()
+  }
+}
