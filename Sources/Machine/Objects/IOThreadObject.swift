@@ -9,12 +9,12 @@ package final class IOThreadObject: UserObject {
   package let typeName = "iothread"
   private let name: String
   /// Nanoseconds of busy waiting at most.
-  package private(set) var pollMaximum: Int64 = 32768
-  package private(set) var pollGrow: Int64 = 0
-  package private(set) var pollShrink: Int64 = 0
-  package private(set) var maximumBatch: Int64 = 0
-  private var poolMinimum: Int64 = 0
-  private var poolMaximum: Int64 = 64
+  package private(set) var pollMaximum: Int = 32768
+  package private(set) var pollGrow: Int = 0
+  package private(set) var pollShrink: Int = 0
+  package private(set) var maximumBatch: Int = 0
+  private var poolMinimum: Int = 0
+  private var poolMaximum: Int = 64
   /// There once the object is complete.
   package private(set) var thread: IOThread?
   /// How many devices have their queues here.
@@ -37,7 +37,7 @@ package final class IOThreadObject: UserObject {
     try setPool(options.threadPoolMin ?? poolMinimum, options.threadPoolMax ?? poolMaximum)
   }
 
-  package var threadID: Int64 { thread?.threadID ?? 0 }
+  package var threadID: Int { Int(thread?.threadID ?? 0) }
 
   package var objectProperties: [ObjectProperty] {
     [
@@ -75,25 +75,25 @@ package final class IOThreadObject: UserObject {
   }
 
   private func property(
-    _ name: String, get: @escaping @MainLoop (IOThreadObject) -> Int64,
-    set: @escaping @MainLoop (IOThreadObject, Int64) throws(QAPIError) -> Void
+    _ name: String, get: @escaping @MainLoop (IOThreadObject) -> Int,
+    set: @escaping @MainLoop (IOThreadObject, Int) throws(QAPIError) -> Void
   ) -> ObjectProperty {
-    .value(name, "int") { [unowned self] () throws(QAPIError) -> Int64 in
+    .value(name, "int") { [unowned self] () throws(QAPIError) -> Int in
       get(self)
-    } set: { [unowned self] (value: Int64) throws(QAPIError) in
+    } set: { [unowned self] (value: Int) throws(QAPIError) in
       try IOThreadObject.check(name, value)
       try set(self, value)
       applyPolling()
     }
   }
 
-  private static func check(_ name: String, _ value: Int64) throws(QAPIError) {
+  private static func check(_ name: String, _ value: Int) throws(QAPIError) {
     guard value >= 0 else {
-      throw QAPIError("\(name) value must be in range [0, \(Int64.max)]")
+      throw QAPIError("\(name) value must be in range [0, \(Int.max)]")
     }
   }
 
-  private func setPool(_ minimum: Int64, _ maximum: Int64) throws(QAPIError) {
+  private func setPool(_ minimum: Int, _ maximum: Int) throws(QAPIError) {
     guard maximum > 0, minimum <= maximum else {
       throw QAPIError("bad thread-pool-min/thread-pool-max values")
     }
@@ -101,7 +101,8 @@ package final class IOThreadObject: UserObject {
   }
 
   private func applyPolling() {
-    thread?.setPolling(maximum: pollMaximum, grow: pollGrow, shrink: pollShrink)
+    thread?.setPolling(
+      maximum: Int64(pollMaximum), grow: Int64(pollGrow), shrink: Int64(pollShrink))
   }
 
   package func complete(in registry: ObjectRegistry) throws(QAPIError) {
