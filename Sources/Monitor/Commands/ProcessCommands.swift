@@ -1,4 +1,6 @@
+import DeviceModel
 import Host
+import Machine
 import Options
 package import QAPI
 
