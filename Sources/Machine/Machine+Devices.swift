@@ -54,6 +54,9 @@ extension Machine {
 
   /// Connects the board's hot plug with the machine.
   func connectHotplug() {
+    (board as? PCBoard)?.portChanged = { [weak self] id, isOpen in
+      self?.emit(.vserportChange(id: id, open: isOpen))
+    }
     (board as? PCBoard)?.connectHotplug(
       ejected: { [weak self] in self?.finishRemoval(of: $0) },
       refused: { [weak self] placed in

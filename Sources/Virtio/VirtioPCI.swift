@@ -244,6 +244,9 @@ package final class VirtioPCI: VirtioTransport {
     if isModern { raise(3, vector) }
   }
 
+  /// Whether the driver runs the device.
+  package var isDriverReady: Bool { isLive }
+
   /// Whether the driver runs the device and has not broken it.
   private var isLive: Bool { live.load(ordering: .acquiring) }
 

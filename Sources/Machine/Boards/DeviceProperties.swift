@@ -60,7 +60,9 @@ struct DeviceProperties {
   }
 
   /// What makes no difference here, whichever value it has.
-  private static let withoutEffect: Set<String> = ["ioeventfd", "migrate-extra"]
+  private static let withoutEffect: Set<String> = [
+    "ioeventfd", "migrate-extra", "rombar", "romsize",
+  ]
 
   /// What does not act may be said to be as it is.
   private func checkFixed(

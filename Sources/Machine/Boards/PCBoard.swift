@@ -31,6 +31,9 @@ final class PCBoard: Board {
   let chardevs: ChardevRegistry
   /// How many devices without `id=` there have been; their names count up and do not come again.
   private var anonymousCount = 0
+  private var busNumbers: [String: Int] = [:]
+  /// Hears when a program in the guest opens or closes the port of that id.
+  var portChanged: @MainLoop (_ id: String, _ isOpen: Bool) -> Void = { _, _ in }
   let boot: BootPlan
   /// What `-global` says about the devices below.
   let settings: BoardSettings
@@ -219,6 +222,13 @@ final class PCBoard: Board {
   func forget(_ placed: PlacedDevice) { devices.removeAll { $0.device === placed.device } }
 
   // MARK: - Buses
+
+  /// How many buses of that type have been named by number; no number comes twice.
+  func nextBusNumber(_ type: String) -> Int {
+    let number = busNumbers[type] ?? 0
+    busNumbers[type] = number + 1
+    return number
+  }
 
   /// All buses, with the devices that have them.
   var buses: [DeviceBus] {

@@ -19,8 +19,9 @@ extension Machine {
       properties: { [unowned self] in
         let live = liveProperties(placed)
         return properties(
-          ofType: type.name, id: placed.id, bus: busPath(of: type),
-          isHotpluggable: type.isUserCreatable && type.bus == "PCI" && type.isHotpluggable,
+          ofType: type.name, id: placed.id, bus: busPath(of: placed),
+          isHotpluggable: type.isUserCreatable && type.isHotpluggable
+            && (type.bus == "PCI" || placed.bus?.isHotpluggable == true),
           isHotplugged: placed.isHotplugged
         ) { [unowned self] in value(of: $0, placed) }.replacing(live)
       },
@@ -137,25 +138,10 @@ extension Machine {
         ("ioapic", plainDevice("ioapic", bus: systemBus, ["version": 32])),
       ]
     case is UHCI: return [("\(placed.id ?? "usb").0", busNode("usb-bus"))]
-    case let function as VirtioBalloonPCI:
-      let device = ObjectNode(
-        "virtio-balloon-device",
-        properties: { [unowned self] in
-          properties(
-            ofType: "virtio-balloon-device", id: nil, bus: "\(placed.path)/virtio-bus"
-          ) { [unowned self] in value(of: $0, placed) }
-          .replacing(function.balloon.objectProperties)
-        })
-      return [("virtio-bus", busNode("virtio-pci-bus")), ("virtio-backend", device)]
-    case is VirtioRandomPCI:
-      let device = ObjectNode(
-        "virtio-rng-device",
-        properties: { [unowned self] in
-          properties(
-            ofType: "virtio-rng-device", id: nil, bus: "\(placed.path)/virtio-bus"
-          ) { [unowned self] in value(of: $0, placed) }
-        })
-      return [("virtio-bus", busNode("virtio-pci-bus")), ("virtio-backend", device)]
+    case let function as any VirtioFunction:
+      return [
+        ("virtio-bus", busNode("virtio-pci-bus")), ("virtio-backend", backend(placed, function)),
+      ]
     case is PIIX3: return [("isa.0", busNode("ISA"))]
     case is PIIX4PM where configuration.machine.smbus: return [("i2c", busNode("i2c-bus"))]
     case is I8042:
@@ -170,6 +156,25 @@ extension Machine {
     }
   }
 
+  /// The device itself below a virtio function.
+  private func backend(_ placed: PlacedDevice, _ function: any VirtioFunction) -> ObjectNode {
+    let name = Swift.type(of: placed.device).type.name
+    let type = "\(name.hasSuffix("-pci") ? String(name.dropLast(4)) : name)-device"
+    return ObjectNode(
+      type,
+      properties: { [unowned self] in
+        let live = liveProperties(placed)
+        return properties(
+          ofType: type, id: nil, bus: "\(placed.path)/virtio-bus",
+          isHotpluggable: true, isHotplugged: placed.isHotplugged
+        ) { [unowned self] in value(of: $0, placed) }.replacing(live)
+      },
+      children: { [unowned self] in
+        guard let serial = function as? VirtioSerialPCI else { return [] }
+        return [(serial.busName, busNode(VirtioSerialPCI.busType, named: serial.busName))]
+      })
+  }
+
   private func plainDevice(
     _ type: String, bus: String?, _ values: [String: JSONValue] = [:]
   ) -> ObjectNode {
@@ -181,14 +186,16 @@ extension Machine {
   }
 
   /// A bus with links to what sits on it.
-  func busNode(_ type: String) -> ObjectNode {
+  func busNode(_ type: String, named name: String? = nil) -> ObjectNode {
     ObjectNode(
       type,
-      properties: { [unowned self] in
+      properties: { [unowned self] () -> [ObjectProperty] in
         let handler = type == "PCI" ? path(of: PIIX4PM.self) : nil
-        let paths = devices.filter {
-          let device = Swift.type(of: $0.device).type
-          return device.bus == type && TypeCatalog.standard.isConcrete(device.name)
+        let paths = devices.filter { (placed: PlacedDevice) -> Bool in
+          let device = Swift.type(of: placed.device).type
+          let isThere = name == nil || placed.bus?.name == name
+          return device.bus == type && isThere
+            && TypeCatalog.standard.isConcrete(device.name)
         }.map(\.path)
         return [
           .link("hotplug-handler", to: "hotplug-handler", { handler }),
@@ -203,9 +210,12 @@ extension Machine {
 
   private var systemBus: String { "/machine/unattached/sysbus" }
 
-  /// Where the bus of a type's devices is.
-  private func busPath(of type: DeviceType) -> String? {
-    switch type.bus {
+  /// Where the bus of a device is.
+  private func busPath(of placed: PlacedDevice) -> String? {
+    if let bus = placed.bus, bus.type == VirtioSerialPCI.busType {
+      return "\(bus.owner)/virtio-backend/\(bus.name)"
+    }
+    return switch Swift.type(of: placed.device).type.bus {
     case "ISA": path(of: PIIX3.self).map { "\($0)/isa.0" }
     case "PCI": path(of: PCIHost.self).map { "\($0)/pci.0" }
     case "System": systemBus

@@ -40,6 +40,18 @@ enum TypeTable {
       deflate-on-oom:bool=false;free-page-hint:bool=false;page-poison:bool=true;\
       qemu-4-0-config-size:bool=false;free-page-reporting:bool=false;\
       guest-stats-polling-interval:int;guest-stats:guest statistics;
+    virtio-serial-pci-base|virtio-pci|A||vectors:uint32=2;class:uint32=0;ioeventfd:bool=true;
+    virtio-serial-pci|virtio-serial-pci-base|||disable-legacy:OnOffAuto="auto";\
+      disable-modern:bool=false;x-disable-legacy-check:bool=false;queue_reset:bool=true;\
+      use-disabled-flag:bool=true;packed:bool=false;iommu_platform:bool=false;\
+      virtio-backend:child<virtio-serial-device>;event_idx:bool=true;max_ports:uint32=31;\
+      emergency-write:bool=true;notify_on_empty:bool=true;any_layout:bool=true;\
+      use-started:bool=true;indirect_desc:bool=true;
+    virtio-serial-device|virtio-device|||max_ports:uint32=31;emergency-write:bool=true;
+    virtio-serial-bus|bus||hotplug-handler|realized;hotplug-handler:link<hotplug-handler>;
+    virtio-serial-port|device|A||nr:uint32=4294967295;name:str;
+    virtserialport|virtio-serial-port|||chardev:str;
+    virtconsole|virtserialport|||
     virtio-rng-device|virtio-device|||rng:link<rng-backend>;period:uint32=65536;\
       max-bytes:uint64=9223372036854775807;legacy-rng:str;
     virtio-bus|bus|A||
