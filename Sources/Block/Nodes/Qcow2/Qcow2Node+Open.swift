@@ -11,7 +11,10 @@ extension Qcow2Node {
     var parsing: Qcow2Header.ParseOptions = []
     if !options.readOnly { parsing.insert(.writable) }
     if options.isForChecking { parsing.insert(.check) }
-    let header = try Qcow2Header.read(from: file, options: parsing)
+    var header = try Qcow2Header.read(from: file, options: parsing)
+    if header.incompatible.contains(.dirty), !options.readOnly, !options.isForChecking {
+      header = try repair(file)
+    }
     if header.hasDataFile, dataFile == nil {
       throw BlockError(EINVAL, "'data-file' is required for this image")
     }
@@ -25,6 +28,51 @@ extension Qcow2Node {
       name: name, file: file, backing: backing, dataFile: dataFile, options: options, state: state)
     if !options.readOnly, !options.isForChecking { try node.beginWriting() }
     return node
+  }
+
+  /// Counts the clusters of an image that was not closed.
+  private static func repair(_ file: any BlockNode) throws(BlockError) -> Qcow2Header {
+    let report: ImageCheckReport
+    do throws(BlockError) {
+      report = try Qcow2Check.run(on: file, repair: .all) { _ in }
+    } catch {
+      throw BlockError(error.code, "Could not repair dirty image: \(error.message)")
+    }
+    // What is left, behind the repair.
+    guard report.checkErrors == 0, report.corruptions == 0 else {
+      throw BlockError(EIO, "Could not repair dirty image")
+    }
+    var header = try Qcow2Header.read(from: file, options: .writable)
+    if header.incompatible.contains(.dirty) {
+      header.incompatible.remove(.dirty)
+      try file.write(72, bigEndian(header.incompatible.rawValue))
+      try file.flush()
+    }
+    return header
+  }
+
+  /// Runs a change to the whole image, with no request in flight and everything written; the tables are read again behind it, done or not.
+  package func maintain<R: Sendable>(
+    _ body: (inout Qcow2Maintenance) throws(BlockError) -> R
+  ) throws(BlockError) -> R {
+    if options.readOnly { throw BlockError(EPERM, "Block node is read-only") }
+    return try exclusively { () throws(BlockError) in
+      // The second writes the refcounts of what the first has freed.
+      try commit(isFlush: true)
+      try commit(isFlush: true)
+      var maintenance = try Qcow2Maintenance(file: file)
+      let result: R
+      do throws(BlockError) {
+        result = try body(&maintenance)
+      } catch {
+        try? reload()
+        // Half done, it is for the next who opens the image to count again.
+        state.withLock { $0.staysDirty = $0.isMarkedDirty }
+        throw error
+      }
+      try reload()
+      return result
+    }
   }
 
   /// Refuses images that we read, but could not write without losing what is in them.
@@ -181,7 +229,7 @@ extension Qcow2Node {
     try commit(isFlush: true)
     try commit(isFlush: true)
     let isDirty = state.withLock { state in
-      let isDirty = state.isMarkedDirty && !options.isForChecking
+      let isDirty = state.isMarkedDirty && !state.staysDirty && !options.isForChecking
       if isDirty {
         state.header.incompatible.remove(.dirty)
         state.isMarkedDirty = false

@@ -37,7 +37,7 @@ extension Qcow2Node {
     // Behind the old end its last cluster may hold anything.
     if let dataFile, layout.isDataFileRaw { try dataFile.truncate(to: new, .off) }
     let edge = min(layout.clusterEnd(old), new)
-    if edge > old, try lookupBehind(old) {
+    if edge > old, try isStored(old, edge - old) {
       setSize(edge)
       try zero(old..<edge, [])
       try commit(isFlush: true)
@@ -92,10 +92,11 @@ extension Qcow2Node {
     if let dataFile, layout.isDataFileRaw { try dataFile.truncate(to: new, .off) }
   }
 
-  /// Whether the cluster of an offset is stored here.
-  private func lookupBehind(_ offset: UInt64) throws(BlockError) -> Bool {
+  /// Whether any of the bytes is stored here; they are those of one cluster.
+  private func isStored(_ offset: UInt64, _ count: UInt64) throws(BlockError) -> Bool {
     try model { (state) throws(Qcow2Need) in
-      try state.mapping.lookup(offset, 1, owned: false).kind != .unallocated
+      let extent = try state.mapping.lookup(offset, count, owned: false)
+      return extent.kind != .unallocated || extent.length < count
     }
   }
 

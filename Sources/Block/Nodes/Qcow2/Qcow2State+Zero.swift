@@ -113,8 +113,10 @@ extension Qcow2State {
       isZero = place.isZero
     }
     for position in stride(from: offset, to: cluster, by: Int(layout.clusterSize)) {
-      // With subclusters, none of them counts as stored: what is below still shows.
-      mapping.setEntry(slot, position, (host + (position - offset)) | Qcow2Entry.copied)
+      // With subclusters, none of them counts as stored: what is below still shows, and zeros stay zeros.
+      let bitmap = mapping.entry(slot, position).bitmap
+      mapping.setEntry(
+        slot, position, (host + (position - offset)) | Qcow2Entry.copied, bitmap: bitmap)
     }
     return (cluster - offset, host, isZero)
   }

@@ -43,6 +43,8 @@ struct Qcow2State: Sendable {
   var isCorrupt = false
   /// The header's dirty bit is set, or (lazy refcounts) to be set before the first table is written.
   var isMarkedDirty = false
+  /// A change to the whole image has failed half-way: the dirty bit is not ours to clear.
+  var staysDirty = false
   var lazyRefcounts: Bool
 
   // MARK: - What must not be hit
