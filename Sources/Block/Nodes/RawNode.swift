@@ -47,8 +47,9 @@ package final class RawNode: BlockNode, BlockParent {
   package var isWhole: Bool { offset == 0 && fixedSize == nil }
   package var length: UInt64 {
     if let fixedSize { return fixedSize }
+    // Whole sectors, as guests and tools see disks.
     let length = file.node.length
-    return length > offset ? length - offset : 0
+    return length > offset ? (length - offset + 511) & ~511 : 0
   }
   package var limits: BlockLimits { file.node.limits }
   package var children: [BlockChild] { [BlockChild(role: "file", node: file.node)] }

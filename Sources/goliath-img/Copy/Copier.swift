@@ -5,7 +5,7 @@ import Synchronization
 /// The bytes of one or several images, one behind the other, as a copy reads them.
 struct CopySource: Sendable {
   struct Part: Sendable {
-    let layers: [any BlockNode]
+    let layers: [Chain.Layer]
     let start: UInt64
     let length: UInt64
   }

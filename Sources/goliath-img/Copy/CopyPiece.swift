@@ -107,7 +107,7 @@ struct CopyPiece {
     var offset = run.lowerBound
     while offset < run.upperBound {
       let position = offset &+ copier.sourceStart
-      guard let part = copier.source.part(at: position), let node = part.layers.first else {
+      guard let part = copier.source.part(at: position), let node = part.layers.first?.node else {
         return
       }
       let inside = position - part.start

@@ -30,49 +30,24 @@ extension Images {
     return mode
   }
 
-  /// An empty file of that name, open. A device stays as long as it is.
-  private static func createFile(_ path: String, _ graph: BlockGraph) throws(BlockError)
-    -> any BlockNode
-  {
-    if !path.hasPrefix("json:"), FileName.scheme(of: path) == nil {
-      var options = BlockFile.Options(isWritable: true)
-      options.creates = true
-      do throws(SystemError) {
-        _ = try BlockFile(path, options)
-      } catch {
-        throw BlockError(error, "Could not create '\(path)'")
-      }
-    }
-    let node = try graph.openFile(path)
-    if node.driver == "file", node.length > 0 { try node.truncate(to: 0, .off) }
-    return node
-  }
-
   private static func createRaw(
     _ path: String, _ size: UInt64, _ mode: Preallocation
   ) throws(BlockError) {
     let graph = BlockGraph()
-    do throws(BlockError) {
-      let node = try createFile(path, graph)
-      if node.driver == "file" {
-        try node.truncate(to: size, mode)
-        // The format is told from the first bytes: a hole costs a search each time.
-        if size > 0, mode == .off {
-          try node.writeZeroes(0, min(size, 4096), [])
-        }
-      } else if node.length < size {
-        throw BlockError(ENOSPC, "The image file '\(path)' is too small")
-      }
-    } catch {
-      try? graph.closeAll()
-      throw error
+    try graph.createFile(path, size: size, mode)
+    guard mode == .off, size > 0 else { return }
+    // The first block is there from the beginning: whoever looks for the format then reads data, not a hole.
+    let node = try graph.openFile(path)
+    if node.driver == "file" {
+      try node.write(0, from: IOBuffer(count: Int(min(size, 4096))).vector, [])
     }
     try graph.closeAll()
   }
 
-  private static func createQcow2(
-    _ path: String, _ size: UInt64, _ options: CreateOptions
-  ) throws(BlockError) {
+  /// What `-o` says of a qcow2 image.
+  static func qcow2Options(
+    _ size: UInt64, _ options: CreateOptions
+  ) throws(BlockError) -> Qcow2CreateOptions {
     var image = Qcow2CreateOptions(size: size)
     switch options["compat"] ?? "1.1" {
     case "0.10", "v2": image.version = 2
@@ -97,11 +72,22 @@ extension Images {
     image.dataFileRaw = options.flag("data_file_raw") ?? false
     image.encryption =
       options["encrypt.format"] ?? (options.flag("encryption") == true ? "aes" : nil)
+    return image
+  }
+
+  private static func createQcow2(
+    _ path: String, _ size: UInt64, _ options: CreateOptions
+  ) throws(BlockError) {
+    let image = try qcow2Options(size, options)
     let graph = BlockGraph()
     do throws(BlockError) {
-      let file = try createFile(path, graph)
+      try graph.createFile(path, size: 0)
+      let file = try graph.openFile(path)
       var dataFile: (any BlockNode)?
-      if let name = image.dataFile { dataFile = try createFile(name, graph) }
+      if let name = image.dataFile {
+        try graph.createFile(name, size: 0)
+        dataFile = try graph.openFile(name)
+      }
       try Qcow2Image.create(on: file, dataFile: dataFile, image)
     } catch {
       try? graph.closeAll()

@@ -206,20 +206,4 @@ extension Images {
       throw BlockError(ENOSPC, "No space left in the file header")
     }
   }
-
-  // MARK: Measuring
-
-  /// What a new image takes on the host, in bytes.
-  struct Measurement {
-    var required: UInt64
-    var fullyAllocated: UInt64
-    var bitmaps: UInt64?
-  }
-
-  static func measure(
-    _ format: String, _ options: CreateOptions, _ source: (any BlockNode)?
-  ) throws(ToolError) -> Measurement {
-    let size = ((options.number("size") ?? 0) &+ 511) & ~511
-    return Measurement(required: size, fullyAllocated: size)
-  }
 }

@@ -14,13 +14,12 @@ extension Images {
     settings.cache = request.cache.mode
     settings.unmaps = request.unmaps
     settings.forceShare = request.sharesByForce
-    settings.metadataOnly = request.isForChecking || !request.hasBacking && !request.isWritable
+    settings.isForChecking = request.isForChecking
+    settings.opensBacking = request.hasBacking && !request.isForChecking
+    settings.metadataOnly = request.isMetadataOnly
     var options = JSONObject()
     if request.isOptions {
       for (name, value, _) in CreateOptions.split(request.text) { options[name] = .string(value) }
-    }
-    if !request.hasBacking, request.isWritable, try hasBackingOption(request) {
-      options["backing"] = .null
     }
     let node = try graph.open(
       request.isOptions ? nil : request.text, format: request.format, options: options,
@@ -29,17 +28,6 @@ extension Images {
     return OpenImage(
       node: node, filename: filename.isEmpty ? request.text : filename, format: node.driver,
       graph: graph)
-  }
-
-  /// Whether the image is in a format that knows backing files.
-  private static func hasBackingOption(_ request: OpenRequest) throws(BlockError) -> Bool {
-    if let format = request.format { return format == "qcow2" }
-    var look = request
-    look.isWritable = false
-    look.isQuiet = true
-    let image = try openPlain(look)
-    image.drop()
-    return image.format == "qcow2"
   }
 
   /// The name of the file that holds a layer's data.

@@ -29,7 +29,9 @@ struct OpenRequest: Sendable {
   var isResizing = false
   /// Backing files are opened, too.
   var hasBacking = true
-  /// Only the metadata is of interest, and it may be damaged.
+  /// Nothing is read but what the image says of itself.
+  var isMetadataOnly = false
+  /// The metadata may be damaged.
   var isForChecking = false
   var sharesByForce = false
   /// Discards reach the host.

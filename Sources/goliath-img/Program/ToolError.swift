@@ -22,10 +22,8 @@ package struct ToolError: Error, Equatable, Sendable {
 
   /// A failure of the block layer; `prefix` names what was tried, as in `Could not open 'x': `.
   package init(_ error: BlockError, _ prefix: String = "", status: Int32 = 1) {
-    let parts = error.message.split(
-      separator: "\n", maxSplits: 1, omittingEmptySubsequences: false)
-    lines = [prefix + String(parts.first ?? "")]
-    if parts.count > 1 { hint = String(parts[1]) }
+    lines = [prefix + error.message]
+    if let text = error.hint { hint = text.hasSuffix("\n") ? text : text + "\n" }
     self.status = status
   }
 

@@ -67,7 +67,7 @@ extension Verb {
       throw ToolError("Image size too small for the requested buffer size")
     }
     run.drains = !arguments.has("no-drain")
-    if !arguments.has("q") {
+    do {
       let kind = run.isWriting ? "write" : "read"
       Standard.print(
         "Sending \(run.count) \(kind) requests, \(run.size) bytes each, \(depth) in parallel "
@@ -79,9 +79,7 @@ extension Verb {
     let threads = min(depth, cache.bypassesHostCache ? 32 : HostThread.processorCount)
     do throws(ToolError) {
       let nanoseconds = try run.perform(on: image.node, threads: threads, UInt8(pattern))
-      if !arguments.has("q") {
-        Standard.print("Run completed in \(Sizes.fixed(Double(nanoseconds) / 1e9, 3)) seconds.")
-      }
+      Standard.print("Run completed in \(Sizes.fixed(Double(nanoseconds) / 1e9, 3)) seconds.")
     } catch {
       image.drop()
       throw error

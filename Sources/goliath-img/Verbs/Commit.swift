@@ -111,24 +111,37 @@ extension Verb {
   ) throws(BlockError) {
     var offset = range.lowerBound
     while offset < range.upperBound {
-      let answer = try Chain.status(
-        layers, offset, range.upperBound - offset, stop: layers.count - 1)
-      let end = min(range.upperBound, offset + max(1, answer.status.length))
-      if answer.status.isAllocated || answer.status.isZero {
-        if !answer.status.isZero {
+      let (depth, isZero, length) = try source(layers, offset, range.upperBound - offset)
+      let end = offset + length
+      if let depth {
+        if !isZero {
           let first = Int(offset - range.lowerBound)
-          try layers[answer.depth].read(
-            offset, into: buffer.vector(first..<first + Int(end - offset)))
+          try layers[depth].read(offset, into: buffer.vector(first..<first + Int(length)))
         }
-        if let last = steps.last, last.isZero == answer.status.isZero,
-          last.range.upperBound == offset
-        {
+        if let last = steps.last, last.isZero == isZero, last.range.upperBound == offset {
           steps[steps.count - 1].range = last.range.lowerBound..<end
         } else {
-          steps.append((offset..<end, answer.status.isZero))
+          steps.append((offset..<end, isZero))
         }
       }
       offset = end
     }
+  }
+
+  /// The layer above the last one that decides what is read at `offset`; nil: the last one does.
+  private static func source(
+    _ layers: [any BlockNode], _ offset: UInt64, _ count: UInt64
+  ) throws(BlockError) -> (depth: Int?, isZero: Bool, length: UInt64) {
+    var count = count
+    for depth in 0..<layers.count - 1 {
+      let end = layers[depth].length
+      // Behind the end of what is below the top there are zeros.
+      guard offset < end else { return (depth, true, count) }
+      count = min(count, end - offset)
+      let status = try layers[depth].status(offset, count)
+      count = max(1, min(count, status.length))
+      if status.isAllocated { return (depth, status.isZero, count) }
+    }
+    return (nil, false, count)
   }
 }

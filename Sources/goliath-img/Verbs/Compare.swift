@@ -79,8 +79,8 @@ struct Comparison: Sendable {
     }
   }
 
-  private let first: [any BlockNode]
-  private let second: [any BlockNode]
+  private let first: [Chain.Layer]
+  private let second: [Chain.Layer]
   private let isStrict: Bool
   private static let pieceSize: UInt64 = 2 << 20
   /// Read at a time: both sides stay in the processor's cache.
@@ -148,7 +148,7 @@ struct Comparison: Sendable {
   }
 
   private static func status(
-    _ layers: [any BlockNode], _ offset: UInt64, _ count: UInt64
+    _ layers: [Chain.Layer], _ offset: UInt64, _ count: UInt64
   ) throws(BlockError) -> BlockStatus {
     if offset >= layers[0].length {
       return BlockStatus(length: count, isAllocated: false, isZero: true, isData: false)
@@ -166,8 +166,8 @@ struct Comparison: Sendable {
       let length = min(Comparison.stepSize, start + count - offset)
       let one = buffers.0.vector(0..<Int(length))
       let two = buffers.1.vector(0..<Int(length))
-      if !firstIsZero { try first[0].read(offset, into: one) }
-      if !secondIsZero { try second[0].read(offset, into: two) }
+      if !firstIsZero { try first[0].node.read(offset, into: one) }
+      if !secondIsZero { try second[0].node.read(offset, into: two) }
       let isSame =
         firstIsZero ? two.isZero : secondIsZero ? one.isZero : one.hasSameBytes(as: two)
       if !isSame {

@@ -46,10 +46,8 @@ extension Verb {
       if !overflow, limit < length { length = limit }
     }
     let (start, overflow) = skip.multipliedReportingOverflow(by: blockSize)
-    let isBeyond = overflow || start > image.node.length
-    let whole = count.map { min(image.node.length, saturating($0, blockSize, start)) }
-    let end = whole ?? image.node.length
-    length = isBeyond || start >= end ? 0 : end - start
+    let isBeyond = overflow || start > length
+    length = isBeyond ? 0 : length - start
     options.set("size", String(length))
     do throws(ToolError) {
       try Images.create(output, format: format, options)
@@ -80,13 +78,5 @@ extension Verb {
     }
     try target.close()
     return 0
-  }
-
-  /// `count * size + start`, at most the largest number.
-  private static func saturating(_ count: UInt64, _ size: UInt64, _ start: UInt64) -> UInt64 {
-    let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
-    if overflow { return .max }
-    let (sum, more) = bytes.addingReportingOverflow(start)
-    return more ? .max : sum
   }
 }

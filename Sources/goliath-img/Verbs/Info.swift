@@ -13,6 +13,7 @@ extension Verb {
     var infos: [ImageInfo] = []
     var request = try OpenRequest(arguments, file)
     request.hasBacking = false
+    request.isMetadataOnly = true
     var seen: Set<String> = []
     while true {
       guard seen.insert(request.text).inserted else {

@@ -40,7 +40,7 @@ extension Verb {
     let length = min(
       image.node.length, start.addingReportingOverflow(limit).overflow ? .max : start + limit)
     let layers = Chain.layers(image.node)
-    let names = layers.map { Images.fileName(of: $0, in: image.graph) }
+    let names = layers.map { Images.fileName(of: $0.node, in: image.graph) }
     var printer = MapPrinter(isJSON: isJSON, names: names)
     var current = MapEntry(start: start)
     var position = start
