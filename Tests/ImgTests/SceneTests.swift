@@ -4,8 +4,7 @@ import Testing
 
 /// The scenes of `scenes`, played with `qemu-img` and with `goliath-img`: output, errors and exit statuses are the same.
 @Suite struct SceneTests {
-  private static let tool =
-    Goliath.path.split(separator: "/").dropLast().map { "/\($0)" }.joined() + "/goliath-img"
+  private static let tool = Goliath.program("goliath-img")
   static let reference = Process.find("qemu-img")
 
   struct Scene: CustomStringConvertible, Sendable {

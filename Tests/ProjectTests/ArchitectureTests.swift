@@ -10,7 +10,7 @@ import Testing
     "DeviceModel", "Security", "CPU",
     "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Virtio", "Devices", "Machine",
     "Monitor",
-    "SchemaCompiler", "goliath-shell", "goliath",
+    "SchemaCompiler", "goliath-shell", "goliath-img", "goliath",
   ]
 
   /// Pairs that the order would allow and the architecture does not.

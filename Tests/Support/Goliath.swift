@@ -11,7 +11,10 @@ package final class Goliath: Sendable {
   package let folder: String
 
   /// The program under test: beside the test bundle.
-  package static let path: String = {
+  package static let path = program("goliath")
+
+  /// A program of this package: beside the test bundle, or the release build's.
+  package static func program(_ name: String) -> String {
     var buffer = [UInt8](repeating: 0, count: 4096)
     // SAFETY: the kernel fills at most the array's size.
     let count = unsafe buffer.withUnsafeMutableBytes {
@@ -19,9 +22,9 @@ package final class Goliath: Sendable {
       return unsafe readlink("/proc/self/exe", start, $0.count)
     }
     let own = String(decoding: buffer[..<max(count, 0)], as: UTF8.self)
-    let beside = own.split(separator: "/").dropLast().map { "/\($0)" }.joined() + "/goliath"
-    return Process.isThere(beside) ? beside : Checkout.root + "/.build/release/goliath"
-  }()
+    let beside = own.split(separator: "/").dropLast().map { "/\($0)" }.joined() + "/\(name)"
+    return Process.isThere(beside) ? beside : Checkout.root + "/.build/release/\(name)"
+  }
 
   /// A new folder under the temporary folder.
   package static func temporaryFolder() -> String {
