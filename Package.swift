@@ -54,7 +54,7 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "Block", "PCI", "KVM",
+        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "Net", "Block", "PCI", "KVM",
         "Translator", "Chardev",
         "DistIRQ",
         "CPU",
@@ -74,14 +74,15 @@ let package = Package(
     module(
       "Monitor",
       [
-        "Machine", "Devices", "Virtio", "Block", "PCI", "Options", "Chardev", "DistIRQ",
+        "Machine", "Devices", "Virtio", "Net", "Block", "PCI", "Options", "Chardev", "DistIRQ",
         "DeviceModel", "CPU", "Jobs", "Shm", "QAPI", "JSON", "Host",
       ]),
     module("Options", ["QAPI", "JSON", "Host"]),
     module(
       "Machine",
       [
-        "Options", "Security", "Devices", "Virtio", "Block", "PCI", "KVM", "Translator", "Chardev",
+        "Options", "Security", "Devices", "Virtio", "Net", "Block", "PCI", "KVM", "Translator",
+        "Chardev",
         "DistIRQ", "CPU",
         "DeviceModel", "Jobs",
         "Shm",
@@ -91,7 +92,8 @@ let package = Package(
     module(
       "Devices",
       ["Block", "PCI", "Chardev", "DistIRQ", "DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
-    module("Virtio", ["Block", "PCI", "DeviceModel", "Shm", "QAPI", "Host"]),
+    module("Net", ["QAPI", "JSON", "Host"]),
+    module("Virtio", ["Net", "Block", "PCI", "DeviceModel", "Shm", "QAPI", "Host"]),
     module("PCI", ["DeviceModel"]),
     module("KVM", ["CPU", "DeviceModel", "Shm", "Host", "CKVM", "CLinux"]),
     module("Translator", ["CPU", "DeviceModel", "Shm", "Host", "CX86"], settings: hotPath),
@@ -107,7 +109,8 @@ let package = Package(
     module("JSON", ["CJansson"]),
     // Linked statically: few runs need it, all would pay for loading it.
     module(
-      "Host", ["CLinux", "CEdit", "CSeccomp", "CGnuTLS"], linking: [.linkedLibrary(":libseccomp.a")]
+      "Host", ["CLinux", "CEdit", "CSeccomp", "CGnuTLS", "CSlirp"],
+      linking: [.linkedLibrary(":libseccomp.a")]
     ),
 
     // C: headers and a few lines each.
@@ -119,6 +122,7 @@ let package = Package(
     shim("CLinux"),
     shim("CEdit"),  // libedit: only its header is needed here (libedit-dev)
     shim("CGnuTLS"),  // loaded when first used: only its headers are needed here (libgnutls28-dev)
+    shim("CSlirp"),  // loaded when first used: only its headers are needed here (libslirp-dev)
     shim("CKVM"),
     shim("CX86"),
 
@@ -169,7 +173,8 @@ let package = Package(
     tests("ShmTests", ["Shm", "Host"]),
     tests("DeviceModelTests", ["DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
     tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
-    tests("VirtioTests", ["Virtio", "Block", "PCI", "DeviceModel", "Shm", "Host"]),
+    tests("NetTests", ["Net", "QAPI", "JSON", "Host"]),
+    tests("VirtioTests", ["Net", "Virtio", "Block", "PCI", "DeviceModel", "Shm", "Host"]),
     tests(
       "DevicesTests",
       ["Devices", "Block", "PCI", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),

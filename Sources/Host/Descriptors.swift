@@ -42,6 +42,9 @@ package enum Descriptors {
     return unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
   }
 
+  /// Whether the number is an open descriptor.
+  package static func isOpen(_ descriptor: Int32) -> Bool { fcntl(descriptor, F_GETFD) >= 0 }
+
   /// Removes a file; a missing one is no error.
   package static func unlink(_ path: String) {
     _ = unsafe Glibc.unlink(path)  // SAFETY: the string lives through the call.

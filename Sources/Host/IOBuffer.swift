@@ -5,7 +5,7 @@ package import Glibc
 /// Threads: whoever has given an `IOVector` of it to a request leaves those bytes alone until the request is over; nothing here locks.
 @safe package final class IOBuffer: @unchecked Sendable {
   // SAFETY: allocated in init with `count` bytes, freed in deinit only.
-  @unsafe fileprivate let base: UnsafeMutableRawPointer
+  @unsafe let base: UnsafeMutableRawPointer
   /// Bytes.
   package let count: Int
 

@@ -6,6 +6,7 @@ package import DistIRQ
 package import Host
 import JSON
 package import Jobs
+package import Net
 package import Options
 package import QAPI
 package import Shm
@@ -40,6 +41,8 @@ package final class Machine {
   package let chardevs: ChardevRegistry
   /// Nodes of disks, and what devices hold of them.
   package let blocks: BlockGraph
+  /// Network backends, hubs and cards.
+  package let network: Network
   /// Long work that monitors watch.
   package let jobs: JobRegistry
   /// `dump-guest-memory`.
@@ -74,7 +77,8 @@ package final class Machine {
   package init(
     _ configuration: LaunchConfiguration, accelerator: any Accelerator, cpuid: CPUIDTable,
     apicIDs: [APICID], chardevs: ChardevRegistry, blocks: BlockGraph = BlockGraph(),
-    objects: ObjectRegistry? = nil, onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
+    objects: ObjectRegistry? = nil, network: Network? = nil,
+    onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
     onExit: @escaping @MainLoop (Int32) -> Void
   ) throws(MachineError) {
     self.configuration = configuration
@@ -83,6 +87,9 @@ package final class Machine {
     self.onExit = onExit
     self.chardevs = chardevs
     self.blocks = blocks
+    let network = network ?? Network()
+    self.network = network
+    network.onEvent = onEvent
     jobs = JobRegistry(onEvent: onEvent)
     self.cpuid = cpuid
     let objects =
@@ -103,7 +110,9 @@ package final class Machine {
     fabric = parts.fabric
     board =
       isEmpty
-      ? try EmptyBoard(configuration) : try PCBoard(parts, chardevs: chardevs, objects: objects)
+      ? try EmptyBoard(configuration)
+      : try PCBoard(
+        parts, chardevs: chardevs, objects: objects, network: network)
     do {
       vm = try accelerator.makeVM(memory: memory, cpuid: cpuid)
       try makeVCPUs(parts)

@@ -78,6 +78,7 @@ package struct CommandLineParser: Sendable {
     try ObjectOption.resolve(state, into: &configuration)
     try MachineOptions.resolveMemoryBackend(state, into: &configuration)
     try DriveOptions.resolve(&state, board, into: &configuration)
+    try NetOptions.resolve(state, into: &configuration)
     try DeviceOptions.resolve(&state, board, into: &configuration)
     try MonitorOptions.resolve(&state, board, into: &configuration)
     return configuration

@@ -58,8 +58,8 @@ enum ConfigurationFile {
   /// Groups of QEMU's whose options are refused on the command line too.
   private static let refusedGroups = [
     "acpi": "acpitable", "blockdev": "blockdev", "drive": "drive",
-    "fsdev": "fsdev", "icount": "icount", "iscsi": "iscsi", "net": "net", "netdev": "netdev",
-    "nic": "nic", "numa": "numa", "option-rom": "option-rom",
+    "fsdev": "fsdev", "icount": "icount", "iscsi": "iscsi",
+    "numa": "numa", "option-rom": "option-rom",
     "plugin": "plugin", "smbios": "smbios", "spice": "spice", "tpmdev": "tpmdev", "trace": "trace",
     "virtfs": "virtfs", "vnc": "vnc",
   ]

@@ -29,6 +29,12 @@ package enum HelpText {
     case .objectProperties(let type, let origin): try objectProperties(type, origin, catalog)
     case .chardevs: chardevs
     case .blockDrivers: blockDrivers
+    case .netBackends:
+      ["Available netdev backend types:"]
+        + ["socket", "stream", "dgram", "hubport", "tap", "user", "bridge"]
+    case .netModels:
+      ["Supported NIC models:"]
+        + Set(NICConfiguration.models.map(\.driver)).sorted()
     case .logItems:
       ["Log items (comma separated):"]
         + catalog.logItems.map { "\(padded($0.name, 15)) \($0.description)" }

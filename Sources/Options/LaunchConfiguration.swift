@@ -31,6 +31,10 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var parallels: [String] = []
   /// Label of the character device behind `-debugcon` (port 0xE9), nil when not asked for.
   package var debugConsole: String?
+  /// Network backends in order of making.
+  package var netdevs: [NetdevConfiguration] = []
+  /// Network cards of the board's, made before those of `-device`.
+  package var nics: [NICConfiguration] = []
   /// `-device`, in order; types and properties are checked by the machine.
   package var devices: [DeviceConfiguration] = []
   /// `-blockdev`, in order; all are made before the first drive.

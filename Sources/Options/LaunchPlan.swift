@@ -43,6 +43,10 @@ package enum HelpTopic: Sendable, Equatable {
   case chardevs
   /// `-drive format=help`.
   case blockDrivers
+  /// `-netdev help`.
+  case netBackends
+  /// `-nic model=help`.
+  case netModels
   /// `-d help`.
   case logItems
   /// `-trace help`.

@@ -93,13 +93,13 @@ enum ObjectOption {
   }
 
   /// For lists of `key=value` QEMU has sentences of their own.
-  private static func keyValueReason(_ reason: String) -> String {
+  static func keyValueReason(_ reason: String) -> String {
     let words = reason.split(separator: "'", omittingEmptySubsequences: false)
     guard words.count == 3 else { return reason }
     let name = words[1]
     if words[2] == " is unexpected" { return "Invalid parameter '\(name)'" }
     if words[2].hasPrefix(", expected: integer") || words[2].hasPrefix(" expects uint") {
-      let kind = ["size", "align", "hugetlbsize"].contains(name) ? "size" : "uint64"
+      let kind = ["size", "align", "hugetlbsize", "sndbuf"].contains(name) ? "size" : "uint64"
       return "Parameter '\(name)' expects a \(kind) value"
     }
     return reason

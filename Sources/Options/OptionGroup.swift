@@ -49,6 +49,9 @@ struct OptionGroup: Sendable {
   static let accel = OptionGroup("accel", impliedKey: "accel", nil)
   static let device = OptionGroup("device", impliedKey: "driver", nil)
   static let drive = OptionGroup("drive", nil)
+  static let netdev = OptionGroup("netdev", impliedKey: "type", nil)
+  static let net = OptionGroup("net", impliedKey: "type", nil)
+  static let nic = OptionGroup("nic", impliedKey: "type", nil)
   static let object = OptionGroup("object", impliedKey: "qom-type", nil)
   static let global = OptionGroup(
     "global", [("driver", .string), ("property", .string), ("value", .string)])
@@ -98,7 +101,8 @@ struct OptionGroup: Sendable {
 
   /// Every group that a configuration file may hold.
   static let all: [OptionGroup] = [
-    machine, smp, boot, memory, accel, device, drive, object, global, name, rtc, action, messages,
+    machine, smp, boot, memory, accel, device, drive, netdev, net, nic, object, global, name, rtc,
+    action, messages,
     overcommit, sandbox, firmwareItem, monitor, chardev, descriptorSet,
   ]
 }

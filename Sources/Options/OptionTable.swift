@@ -11,6 +11,7 @@ struct OptionDescriptor: Sendable {
     case processor = "Processors and memory"
     case boot = "Booting"
     case disk = "Disks"
+    case network = "Networks"
     case device = "Devices"
     case character = "Character devices and monitors"
     case display = "Display"
@@ -42,7 +43,7 @@ struct OptionDescriptor: Sendable {
 /// All options.
 enum OptionTable {
   static let options: [OptionDescriptor] =
-    machineOptions + processorOptions + bootOptions + diskOptions + deviceOptions
+    machineOptions + processorOptions + bootOptions + diskOptions + networkOptions + deviceOptions
     + characterOptions
     + displayOptions + runOptions + processOptions + refusedOptions
 
@@ -189,6 +190,19 @@ enum OptionTable {
     OptionDescriptor(
       "snapshot", in: .disk, "write to temporary files instead of the images",
       .flag { state, _ in state.wantsSnapshots = true }),
+  ]
+
+  private static let networkOptions = [
+    OptionDescriptor(
+      "netdev", in: .network, "make a network backend, to be used by a network card",
+      .argument("[type=]TYPE,id=ID[,OPTION...]|JSON", NetOptions.netdev)),
+    OptionDescriptor(
+      "nic", in: .network, "add a network card with a backend of its own, or none",
+      .argument("[type=]TYPE|none[,model=MODEL][,mac=ADDRESS][,OPTION...]", NetOptions.nic)),
+    OptionDescriptor(
+      "net", in: .network, "add a network card (nic) or a backend to hub 0, or none",
+      .argument(
+        "nic[,model=MODEL][,macaddr=ADDRESS][,netdev=ID]|TYPE[,OPTION...]|none", NetOptions.net)),
   ]
 
   private static let deviceOptions = [

@@ -12,6 +12,8 @@ struct ParserState {
   private(set) var jsonDevices: [Int: JSONObject] = [:]
   /// What JSON forms of `-object` say, by position in `sets["object"]`.
   var jsonObjects: [Int: ObjectOptions] = [:]
+  /// What JSON forms of `-netdev` say, by position in `sets["netdev"]`.
+  var jsonNetdevs: [Int: Netdev] = [:]
   var warnings: [OptionWarning] = []
   /// Set by the first option that asks for help; nothing after it is read.
   var help: HelpTopic?

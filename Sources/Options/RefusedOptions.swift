@@ -4,8 +4,6 @@ extension OptionTable {
   private static let floppies = "floppy drives are not supported yet"
   private static let cards = "the PC has no slot for SD cards or flash disks"
   private static let flash = "flash memory is not supported yet; firmware is loaded with -bios"
-  private static let networks =
-    "network cards are not supported yet; only '-net none' and '-nic none' are accepted"
   private static let displays =
     "graphical output is not supported yet; use -nographic, or -display none with -serial"
   private static let sharedFolders = "shared folders are not supported yet"
@@ -25,8 +23,6 @@ extension OptionTable {
     + refuse(flash, "pflash")
     + refuse("disks of iSCSI are not supported yet", "iscsi")
     + refuse("the workaround for installing Windows 2000 is not supported", "win2k-hack")
-    + refuse(networks, allowed: ["none"], "net", "nic")
-    + refuse(networks, "netdev")
     + refuse(
       displays, "vnc", "spice", "full-screen", "portrait", "rotate")
     + refuse(sharedFolders, "virtfs", "fsdev")

@@ -5,6 +5,7 @@ import Glibc
 import Host
 import Machine
 import Monitor
+import Net
 import Options
 import QAPI
 import Security
@@ -16,6 +17,7 @@ final class Node {
   private let configuration: LaunchConfiguration
   private let daemon: Daemon?
   private let chardevs = ChardevRegistry()
+  private let network = Network()
   private let monitorContext: MonitorContext
   private var qmpMonitors: [QMPMonitor] = []
   private var humanMonitors: [HMPServer] = []
@@ -44,6 +46,7 @@ final class Node {
       try writePidFile()
       try makeObjects(early: true)
       try makeChardevs()
+      try makeNetworks()
       try makeMonitors()
       chardevs.whenConnected { [weak self] in self?.prepareMachine() }
     } catch {
@@ -108,6 +111,17 @@ final class Node {
     }
   }
 
+  /// `-netdev`, `-nic`, `-net`.
+  private func makeNetworks() throws(OptionError) {
+    network.onEvent = { [monitorContext] in monitorContext.events.emit($0) }
+    network.descriptorNamed = { [monitorContext] in monitorContext.descriptors.take($0) }
+    for wanted in configuration.netdevs {
+      do throws(NetError) {
+        try network.launch(wanted.netdev, isAnonymous: wanted.isAnonymous, hub: wanted.hub)
+      } catch { throw wanted.origin.failure(error.message) }
+    }
+  }
+
   /// Before the machine: on a multiplexed device the serial port, which attaches later, gets the focus.
   private func makeMonitors() throws {
     HMPServer.serveHumanMonitorCommand(in: monitorContext)
@@ -157,9 +171,10 @@ final class Node {
       let machine = try Machine(
         configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
         apicIDs: (0..<configuration.smp.cpus).map { APICID(topology.apicID(ofVCPU: $0)) },
-        chardevs: chardevs, objects: monitorContext.objects,
+        chardevs: chardevs, objects: monitorContext.objects, network: network,
         onEvent: { [monitorContext] in monitorContext.events.emit($0) },
         onExit: { [weak self] status in self?.exit(status) })
+      for warning in network.warnings { Log.warning(warning) }
       self.machine = machine
       monitorContext.start(machine, cpuCapabilities: choice.capabilities)
       if !configuration.waitsForPreconfig { daemon?.announceReady() }
@@ -196,6 +211,7 @@ final class Node {
   private func finish(_ status: Int32) {
     machine?.tearDown()
     chardevs.shutDown()
+    network.shutDown()
     for log in auditLogs.values { log.drain() }
     pidFile?.remove()
     MainLoop.stop(status: status)

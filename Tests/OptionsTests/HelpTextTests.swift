@@ -32,7 +32,7 @@ import Testing
       #expect(lines.filter { $0 == "-\(name)" || $0.hasPrefix("-\(name) ") }.count == 1, "\(name)")
     }
     #expect(lines.contains { $0.hasPrefix("-no-user-config") })
-    #expect(!lines.contains { $0.hasPrefix("-netdev") })
+    #expect(!lines.contains { $0.hasPrefix("-virtfs") })
     #expect(lines.first?.hasPrefix("QEMU emulator version 7.2.") == true)
     #expect(lines.allSatisfy { $0.utf8.count < 200 })
   }

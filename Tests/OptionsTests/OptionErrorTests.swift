@@ -567,7 +567,6 @@ let refusals: [(line: String, sentence: String)] = [
   ("-fda x", "≠-fda x: floppy drives are not supported yet"),
   (
     "-net user",
-    "≠-net user: network cards are not supported yet; only '-net none' and '-nic none' are accepted"
   ),
   (
     "-local-cpu 2",

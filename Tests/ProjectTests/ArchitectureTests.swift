@@ -5,10 +5,10 @@ import Testing
 @Suite struct ArchitectureTests {
   /// The modules from the bottom up: each may import only those before it.
   static let order = [
-    "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "Host", "JSON", "QAPI", "Block",
+    "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "CSlirp", "Host", "JSON", "QAPI", "Block",
     "Jobs", "Shm",
     "DeviceModel", "Security", "CPU",
-    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Virtio", "Devices", "Machine",
+    "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Net", "Virtio", "Devices", "Machine",
     "Monitor",
     "SchemaCompiler", "goliath-shell", "goliath-img", "goliath",
   ]

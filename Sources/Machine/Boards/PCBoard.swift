@@ -4,6 +4,7 @@ import DeviceModel
 import Devices
 import DistIRQ
 import Host
+import Net
 import Options
 import PCI
 import Shm
@@ -29,6 +30,7 @@ final class PCBoard: Board {
   /// What `-device` may refer to.
   let objects: ObjectRegistry
   let chardevs: ChardevRegistry
+  let network: Network
   /// How many devices without `id=` there have been; their names count up and do not come again.
   private var anonymousCount = 0
   private var busNumbers: [String: Int] = [:]
@@ -45,10 +47,11 @@ final class PCBoard: Board {
 
   /// Makes and realizes all devices. Throws `MachineError` naming the option at fault.
   init(
-    _ parts: MachineParts, chardevs: ChardevRegistry, objects: ObjectRegistry
+    _ parts: MachineParts, chardevs: ChardevRegistry, objects: ObjectRegistry, network: Network
   ) throws(MachineError) {
     self.objects = objects
     self.chardevs = chardevs
+    self.network = network
     self.parts = parts
     let configuration = parts.configuration
     map = PCMemoryMap(
@@ -79,6 +82,7 @@ final class PCBoard: Board {
     } catch {
       throw MachineError(error.message)
     }
+    try makeNetworkCards()
     try makeUserDevices()
     for placed in devices where placed.isUserMade { slotChanged(placed, announces: false) }
   }

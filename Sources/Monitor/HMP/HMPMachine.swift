@@ -1,5 +1,6 @@
 package import CPU
 package import Host
+package import Net
 
 /// What the human monitor needs of the machine beyond the QMP commands: looking at it, and ports.
 ///
@@ -49,8 +50,15 @@ package protocol HMPMachine: AnyObject {
   /// `singlestep`: blocks of one instruction under `tcg`.
   var isSingleStepping: Bool { get set }
 
+  /// Network backends, hubs and cards; nil while there is no machine.
+  var network: Network? { get }
+
   /// What is logged has changed.
   func logChanged()
+}
+
+extension HMPMachine {
+  package var network: Network? { nil }
 }
 
 /// The answer to `gpa2hva`.

@@ -3,6 +3,7 @@ import DeviceModel
 import DistIRQ
 import Host
 import Machine
+import Net
 import Options
 import Shm
 
@@ -12,6 +13,8 @@ final class MachineInspector: HMPMachine {
   private let machine: Machine
 
   init(_ machine: Machine) { self.machine = machine }
+
+  var network: Network? { machine.network }
 
   private func id(_ index: Int) -> VCPUID { VCPUID(UInt32(truncatingIfNeeded: index)) }
 

@@ -135,3 +135,22 @@ int64_t goliath_codec_compress(struct goliath_codec *codec, const void *in, uint
 
 /// Decompresses exactly `count` bytes from the beginning of `in`, whose end may be anything. 0, or -1 for damaged input.
 int32_t goliath_codec_decompress(struct goliath_codec *codec, const void *in, uint64_t length, void *out, uint64_t count);
+// MARK: Networks (Network.c). Negative results are -errno.
+
+/// Opens a tap device; `name` (empty for the kernel's choice) becomes its name. `vnet_header` becomes 0 when the kernel has no such headers.
+int goliath_tap_open(char *name, uint64_t room, int *vnet_header, int require_header, int queues);
+/// Whether frames of a tap descriptor have headers for offloads.
+int goliath_tap_has_header(int descriptor);
+int goliath_tap_set_header_size(int descriptor, int size);
+/// What the kernel may leave to the reader of a tap device (TUN_F_...).
+int goliath_tap_set_offload(int descriptor, unsigned offloads);
+int goliath_tap_set_send_buffer(int descriptor, int size);
+int goliath_tap_set_queue(int descriptor, int is_on);
+/// Runs a script with one argument and waits for it: its status.
+int goliath_run_script(const char *path, const char *argument);
+/// Runs a helper that makes a tap device on a bridge and hands over its descriptor.
+int goliath_run_bridge_helper(const char *helper, const char *bridge, int with_header);
+/// A datagram socket in a multicast group (struct sockaddr_in); `local`: the interface's address (struct in_addr), or null.
+int goliath_multicast_socket(const void *group, const void *local);
+/// The ones' complement sum of 16-bit words as they lie in memory, added to `sum` (RFC 1071); 16 bits.
+uint32_t goliath_ones_sum(const void *bytes, uint64_t size, uint32_t sum);
