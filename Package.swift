@@ -54,7 +54,8 @@ let package = Package(
     .executableTarget(
       name: "goliath",
       dependencies: [
-        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "Net", "Block", "PCI", "KVM",
+        "Monitor", "Options", "Security", "Machine", "Devices", "Virtio", "Net", "Block", "PCI",
+        "KVM",
         "Translator", "Chardev",
         "DistIRQ",
         "CPU",

@@ -140,7 +140,7 @@ import Glibc
     // SAFETY: the C strings and the table of them are freed after the call, which copies what it keeps; `self` outlives the stack,
     // which its deinit frees.
     var strings: [UnsafeMutablePointer<CChar>] = unsafe []
-    defer { for unsafestring in unsafe strings { unsafe free(string) } }
+    defer { while let string = unsafe strings.popLast() { unsafe free(string) } }
     func text(_ value: String?) -> UnsafePointer<CChar>? {
       guard let value, let copy = unsafe strdup(value) else { return nil }
       unsafe strings.append(copy)
