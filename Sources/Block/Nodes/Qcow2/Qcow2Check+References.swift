@@ -93,7 +93,7 @@ extension Qcow2Checker {
       corrupt("ERROR found L1 entry with reserved bits set: \(Self.hex(entry))")
     }
     let table = entry & Qcow2Entry.offsetMask
-    guard table != 0 else { return }
+    // An entry with bits but no offset is taken at its word, as QEMU does: the header is no table, which will show.
     let flag =
       !isActive
       ? 0 : entry & Qcow2Entry.copied != 0 ? Qcow2Counts.copied : Qcow2Counts.uncopied
@@ -164,7 +164,9 @@ extension Qcow2Checker {
       if entry == 0, !extended { continue }
       let place = entry & Qcow2Entry.offsetMask
       // The usual: nothing but an offset and the copied flag.
-      if ordinary, entry & ~Qcow2Entry.copied == place, place & clusterMask == 0, place < limit {
+      if ordinary, entry & ~Qcow2Entry.copied == place, place & clusterMask == 0, place < limit,
+        place != 0
+      {
         let flag =
           active == 0
           ? 0 : entry & Qcow2Entry.copied != 0 ? Qcow2Counts.copied : Qcow2Counts.uncopied
@@ -230,7 +232,6 @@ extension Qcow2Checker {
         try zero(at, bitmap: true, times: many)
         return .stored(place)
       }
-      return .nothing
     }
     if place & UInt64(header.clusterSize - 1) != 0 {
       let holdsData = extended ? bitmap & Qcow2Entry.allAllocated != 0 : !isZero
@@ -360,7 +361,7 @@ extension Qcow2Checker {
     let buffer = IOBuffer(count: header.clusterSize)
     for index in l1.indices {
       let offset = l1[index] & Qcow2Entry.offsetMask
-      guard offset != 0, offset < length else { continue }
+      guard offset != 0 else { continue }
       if let refcount = try? refcounts.refcount(Int(offset >> bits)),
         (refcount == 1) != (l1[index] & Qcow2Entry.copied != 0)
       {
@@ -373,6 +374,7 @@ extension Qcow2Checker {
           fixed(1)
         }
       }
+      guard offset < length else { continue }
       // The same table again says nothing new, and may be meant to take for ever.
       guard seen.count(Int(offset >> bits)) == 0 else { continue }
       seen.add(1, Int(offset >> bits))

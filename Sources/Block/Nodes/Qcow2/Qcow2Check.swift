@@ -204,7 +204,7 @@ struct Qcow2Checker {
     var leaks: UInt64 = 0
     var corruptions: UInt64 = 0
     /// The highest cluster that is referenced or has a refcount.
-    var highest = -1
+    var highest = 0
     /// A referenced cluster has refcount 0.
     var hasUnreferenced = false
     /// Entries of the active tables whose copied flag does not fit.
@@ -227,6 +227,11 @@ struct Qcow2Checker {
       let first = index << shift
       let end = min(first + (1 << shift), clusters)
       var block: IOBuffer?
+      if isUnreadable(refcounts, index) {
+        report.checkErrors += UInt64(end - first)
+        message("Can't get refcount for clusters \(first) to \(end - 1): Input/output error")
+        continue
+      }
       if isUsable(refcounts, index) {
         do throws(BlockError) {
           block = try refcounts.block(index)
@@ -257,14 +262,20 @@ struct Qcow2Checker {
     return result
   }
 
-  /// Whether a block is where one can be, and no other entry's.
+  /// Whether a block is in the image, and not many entries' at once.
   private func isUsable(_ refcounts: Qcow2Refcounts, _ index: Int) -> Bool {
     guard index < refcounts.table.count else { return false }
-    let entry = refcounts.table[index]
+    let entry = refcounts.table[index] & Qcow2Entry.refcountOffsetMask
     guard entry != 0, refcounts.isSane(entry), entry >> bits < UInt64(clusters) else {
       return false
     }
-    return !mustRebuild || counts.count(Int(entry >> bits)) == 1
+    return !mustRebuild || counts.count(Int(entry >> bits)) <= 16
+  }
+
+  /// Whether an entry of the table is no cluster's offset: QEMU cannot tell the refcounts then.
+  private func isUnreadable(_ refcounts: Qcow2Refcounts, _ index: Int) -> Bool {
+    guard repair == .nothing, index < refcounts.table.count else { return false }
+    return !refcounts.isSane(refcounts.table[index] & Qcow2Entry.refcountOffsetMask)
   }
 
   /// The first cluster whose refcount is not what is referenced; notes flags and the highest cluster in use on the way.

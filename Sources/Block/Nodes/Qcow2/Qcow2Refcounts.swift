@@ -134,12 +134,12 @@ final class Qcow2Refcounts {
   func block(_ index: Int) throws(BlockError) -> IOBuffer? {
     guard index < table.count else { return nil }
     if let known = blocks[index] { return known }
-    let entry = table[index]
-    guard entry & Qcow2Entry.refcountOffsetMask != 0 else { return nil }
+    let entry = table[index] & Qcow2Entry.refcountOffsetMask
+    guard entry != 0 else { return nil }
     guard isSane(entry) else {
       throw BlockError(
         EIO,
-        "Refblock offset 0x\(String(entry & Qcow2Entry.refcountOffsetMask, radix: 16)) unaligned (reftable index: 0x\(String(index, radix: 16)))"
+        "Refblock offset 0x\(String(entry, radix: 16)) unaligned (reftable index: 0x\(String(index, radix: 16)))"
       )
     }
     let block = IOBuffer(count: clusterSize)
@@ -320,7 +320,8 @@ final class Qcow2Refcounts {
     var anything = false
     for index in dirty.indices where dirty[index] {
       guard let block = blocks[index] else { continue }
-      try file.write(table[index], from: block.vector, [])
+      let place = table[index] & Qcow2Entry.refcountOffsetMask
+      try file.write(place, from: block.vector, [])
       dirty[index] = false
       anything = true
     }
