@@ -168,8 +168,7 @@ extension BlockBackend {
   // MARK: -
 
   private func enter(_ request: BlockRequest, _ held: Held?) -> Entrance {
-    let length = request.kind == .flush ? 0 : self.length
-    return state.withLock { state in
+    state.withLock { state in
       if state.drains > 0 {
         if let held { state.held.append(held) }
         return .held
@@ -179,7 +178,7 @@ extension BlockBackend {
       }
       if request.kind != .flush {
         let (end, overflow) = request.offset.addingReportingOverflow(request.count)
-        if overflow || end > length {
+        if overflow || end > node.length {
           state.statistics.invalid(request.access, now: HostClock.monotonic)
           return .refused(BlockError(EIO, "Input/output error"))
         }

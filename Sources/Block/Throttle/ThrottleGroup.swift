@@ -130,6 +130,8 @@ package final class ThrottleGroup: Sendable {
 package final class ThrottleGroups: Sendable {
   private let groups = Mutex<[String: (group: ThrottleGroup, users: Int)]>([:])
 
+  package init() {}
+
   /// The group of that name, made when missing; each call is a use, to be given back with `release`.
   package func use(_ name: String) -> ThrottleGroup {
     groups.withLock { groups in

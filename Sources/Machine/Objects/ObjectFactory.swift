@@ -1,3 +1,4 @@
+package import Block
 package import DeviceModel
 package import Host
 package import Options
@@ -8,9 +9,14 @@ import Security
 @MainLoop
 package struct ObjectFactory {
   private let memory: MemoryBackend.Defaults
+  private let throttleGroups: ThrottleGroups
 
-  /// What a machine configuration says about objects.
-  package init(_ machine: MachineConfiguration, cpus: Int = 1) {
+  /// What a machine configuration says about objects; `throttleGroups` are the block graph's.
+  package init(
+    _ machine: MachineConfiguration, cpus: Int = 1,
+    throttleGroups: ThrottleGroups = ThrottleGroups()
+  ) {
+    self.throttleGroups = throttleGroups
     memory = MemoryBackend.Defaults(
       merge: machine.mergeMemory, dump: machine.dumpGuestCore, preallocThreads: cpus)
   }
@@ -28,6 +34,8 @@ package struct ObjectFactory {
     case .rngRandom(let rng): try HostRandom(rng)
     case .secret(let secret): try SecretObject(secret)
     case .secretKeyring(let secret): try SecretObject(secret)
+    case .throttleGroup(let group):
+      try ThrottleGroupObject(id: options.id, group, throttleGroups)
     case .tlsCredsAnon(let tls): try CredentialsObject(tls)
     case .tlsCredsPsk(let tls): try CredentialsObject(tls)
     case .tlsCredsX509(let tls): try CredentialsObject(tls)
