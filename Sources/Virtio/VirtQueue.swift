@@ -25,8 +25,10 @@ package struct GuestRange: Equatable, Sendable {
 ///
 /// Devices on the fast path keep elements and fill them again (`VirtQueue.pop(into:from:)`): after the first uses nothing is allocated.
 package struct VirtQueueElement: Equatable, Sendable {
-  /// Index of the chain's first descriptor, which names it in the used ring.
+  /// Names the element when it is given back: the index of the chain's first descriptor, or a packed ring's buffer id.
   package internal(set) var head: UInt16 = 0
+  /// How many places of a packed ring it takes.
+  var count: UInt16 = 1
   package internal(set) var readable: [GuestRange] = []
   package internal(set) var writable: [GuestRange] = []
   /// Bytes that the device may read.
@@ -69,7 +71,7 @@ package struct VirtQueueElement: Equatable, Sendable {
   }
 }
 
-/// A split virtqueue (virtio 1.1, 2.6) from the device's side.
+/// A split virtqueue (virtio 1.1, 2.6), or a packed one (2.7), from the device's side.
 ///
 /// A value to be kept behind its device's lock. Everything that it reads is the guest's and may change at any time: each field is read
 /// once and checked; what does not hold together throws.
@@ -89,16 +91,20 @@ package struct VirtQueue: Sendable {
   package var usesEventIndex = false
   package var allowsIndirect = false
   /// Next entry of the available ring to take.
-  package private(set) var nextAvailable: UInt16 = 0
+  package internal(set) var nextAvailable: UInt16 = 0
   /// Next entry of the used ring to fill.
-  package private(set) var nextUsed: UInt16 = 0
+  package internal(set) var nextUsed: UInt16 = 0
   /// `nextUsed` when the driver was last told.
-  private var signalledUsed: UInt16 = 0
+  var signalledUsed: UInt16 = 0
   private var hasSignalled = false
-  /// Elements that the device has taken and not given back.
-  package private(set) var inUse: UInt16 = 0
+  /// Elements that the device has taken and not given back; in a packed ring their descriptors.
+  package internal(set) var inUse: UInt16 = 0
+  /// VIRTIO_F_RING_PACKED as negotiated.
+  package var isPacked = false
+  /// How many descriptors of a packed ring the element has that was taken last.
+  var lastCount: UInt16 = 0
   /// The device looks again by itself: the driver need not announce what it adds.
-  private var isPolled = false
+  var isPolled = false
 
   private enum Flag {
     static let next: UInt16 = 1
@@ -127,6 +133,7 @@ package struct VirtQueue: Sendable {
 
   /// Whether entries wait.
   package func hasAvailable(in memory: GuestMemory) -> Bool {
+    if isPacked { return hasPackedAvailable(in: memory) }
     guard isEnabled, let index = load16(memory, available, 2) else { return false }
     return index != nextAvailable
   }
@@ -141,6 +148,7 @@ package struct VirtQueue: Sendable {
   package mutating func pop(
     into element: inout VirtQueueElement, from memory: GuestMemory
   ) throws(VirtQueueError) -> Bool {
+    if isPacked { return try popPacked(into: &element, from: memory) }
     guard isEnabled, size > 0 else { return false }
     guard let index = load16(memory, available, 2) else {
       throw VirtQueueError("available ring is not in memory")
@@ -166,6 +174,7 @@ package struct VirtQueue: Sendable {
 
   /// Puts the element that was taken last back, to be taken again later.
   package mutating func unpop() {
+    if isPacked { return unpopPacked() }
     guard inUse > 0 else { return }
     nextAvailable &-= 1
     inUse -= 1
@@ -174,6 +183,7 @@ package struct VirtQueue: Sendable {
   /// While `on`, the driver is asked not to announce what it adds, since the device looks by itself (2.6.7, 2.6.10). Answers whether entries wait
   /// after the change, which the driver may have added without a word.
   package mutating func setPolled(_ on: Bool, in memory: GuestMemory) -> Bool {
+    if isPacked { return setPackedPolled(on, in: memory) }
     guard isEnabled, size > 0 else { return false }
     isPolled = on
     if usesEventIndex {
@@ -230,6 +240,7 @@ package struct VirtQueue: Sendable {
   package mutating func push(
     _ element: VirtQueueElement, written: UInt32, to memory: GuestMemory
   ) throws(VirtQueueError) {
+    if isPacked { return try pushPacked(element, written: written, to: memory) }
     guard size > 0 else { return }
     if inUse > 0 { inUse -= 1 }
     let entry = used + (4 + 8 * UInt64(nextUsed % size))
@@ -246,6 +257,7 @@ package struct VirtQueue: Sendable {
   /// Whether the driver wants to hear of what was pushed since it last did (2.6.7, 2.6.8).
   package mutating func shouldNotify(_ memory: GuestMemory) -> Bool {
     atomicMemoryFence(ordering: .sequentiallyConsistent)
+    if isPacked { return shouldNotifyPacked(memory) }
     if usesEventIndex {
       guard let event = load16(memory, available, 4 + 2 * UInt64(size)) else { return true }
       let old = signalledUsed

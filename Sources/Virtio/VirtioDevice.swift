@@ -7,6 +7,7 @@ package enum VirtioFeature {
   package static let indirectDescriptors: UInt64 = 1 << 28
   package static let eventIndex: UInt64 = 1 << 29
   package static let version1: UInt64 = 1 << 32
+  package static let packedRing: UInt64 = 1 << 34
 }
 
 /// A virtio device apart from how it is reached: its queues' meaning and its configuration space.

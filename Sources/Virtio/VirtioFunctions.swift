@@ -10,6 +10,7 @@ package enum VirtioProperties {
     PropertyDescription("disable-modern", "bool", default: .bool(false)),
     PropertyDescription("event_idx", "bool", default: .bool(true), "on/off"),
     PropertyDescription("indirect_desc", "bool", default: .bool(true), "on/off"),
+    PropertyDescription("packed", "bool", default: .bool(false), "on/off"),
   ]
 }
 
@@ -123,7 +124,7 @@ extension VirtioPCI.Settings {
     [
       ("disable-legacy", .string(hasLegacy ? "off" : "on")),
       ("disable-modern", .bool(!hasModern)), ("event_idx", .bool(eventIndex)),
-      ("indirect_desc", .bool(indirectDescriptors)),
+      ("indirect_desc", .bool(indirectDescriptors)), ("packed", .bool(packedRings)),
     ]
   }
 }

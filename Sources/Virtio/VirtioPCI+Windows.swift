@@ -157,9 +157,12 @@ final class ModernWindow: BusDevice {
     case 0x14: owner.setStatus(UInt8(truncatingIfNeeded: value), legacy: false)
     case 0x16: owner.state.withLock { $0.queueSelect = word }
     case 0x18:
-      // A power of two up to what was offered (2.6).
+      // Up to what was offered; a power of two (2.6) unless the ring is packed (2.7).
+      let isPacked = owner.state.withLock { $0.driverFeatures & VirtioFeature.packedRing != 0 }
       _ = owner.withSelectedQueue { queue in
-        if word != 0, word & (word - 1) == 0, word <= queue.maximumSize { queue.size = word }
+        if word != 0, isPacked || word & (word - 1) == 0, word <= queue.maximumSize {
+          queue.size = word
+        }
       }
     case 0x1A:
       let vector = owner.validVector(word)

@@ -15,6 +15,8 @@ package final class VirtioPCI: VirtioTransport {
     package var vectors = 0
     package var eventIndex = true
     package var indirectDescriptors = true
+    /// Offers packed rings to drivers of the modern interface.
+    package var packedRings = false
     /// Base class, subclass, interface.
     package var classCode: UInt32 = 0x00_FF00
 
@@ -290,7 +292,10 @@ package final class VirtioPCI: VirtioTransport {
     var features = device.offeredFeatures | VirtioFeature.anyLayout
     if settings.eventIndex { features |= VirtioFeature.eventIndex }
     if settings.indirectDescriptors { features |= VirtioFeature.indirectDescriptors }
-    if !legacy { features |= VirtioFeature.version1 }
+    if !legacy {
+      features |= VirtioFeature.version1
+      if settings.packedRings { features |= VirtioFeature.packedRing }
+    }
     return features
   }
 
@@ -313,6 +318,7 @@ package final class VirtioPCI: VirtioTransport {
     guard let features = started else { return }
     for slot in slots {
       slot.queue.withLock { queue in
+        queue.isPacked = features & VirtioFeature.packedRing != 0
         queue.usesEventIndex = features & VirtioFeature.eventIndex != 0
         queue.allowsIndirect = features & VirtioFeature.indirectDescriptors != 0
       }

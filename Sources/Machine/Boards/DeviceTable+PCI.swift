@@ -73,6 +73,7 @@ extension DeviceAssembly {
     }
     settings.eventIndex = try properties.flag("event_idx", default: true)
     settings.indirectDescriptors = try properties.flag("indirect_desc", default: true)
+    settings.packedRings = try properties.flag("packed", default: false)
     settings.vectors = standard
     let unset: UInt64 = 0xFFFF_FFFF
     if standard > 0 {
