@@ -3,7 +3,7 @@ import Synchronization
 /// Threads for calls that block: started when there is work and none is free, gone when idle for a while.
 package final class WorkerPool: Sendable {
   /// The process's own, for input and output that would wait.
-  package static let shared = WorkerPool(name: "worker", limit: 64)
+  package static let shared = WorkerPool(name: "worker", limit: 128)
 
   private struct State {
     var jobs: [@Sendable () -> Void] = []

@@ -50,7 +50,7 @@ package final class FileNode: BlockNode, PermissionHolder {
     self.driver = driver
     self.settings = settings
     isReadOnly = !file.isWritable
-    locks = locking && !settings.forceShare
+    locks = locking
   }
 
   /// A file that is open for writing already.
