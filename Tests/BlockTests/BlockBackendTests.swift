@@ -204,4 +204,67 @@ import Testing
     #expect(backend.isInserted)
     try backend.flush()
   }
+
+  /// Requests of several threads, drains, failures that stop the machine, and its going on, all at once: every request ends once.
+  @Test func everyRequestEndsOnceWhateverHappens() throws {
+    let file = try graph.openFile(folder.make("disk", length: 1 << 20))
+    let rules: [BlkdebugNode.Injection] = (0..<40).map { number in
+      var rule = BlkdebugNode.Injection()
+      rule.operations = number % 2 == 0 ? [.write] : [.read]
+      rule.offset = UInt64(number) * 16384
+      rule.once = true
+      return rule
+    }
+    let node = BlkdebugNode(name: "faulty", image: file, injections: rules)
+    try graph.add(node)
+    let backend = BlockBackend(graph, name: "drive", used: [.consistentRead, .write])
+    try backend.insert(node)
+    backend.setErrorPolicy(read: .stop, write: .stop)
+    let thread = try IOThread(name: "test")
+    let ended = Mutex<[UInt64: Int]>([:])
+    let failures = Mutex(0)
+    let word = WaitWord()
+    let note: @Sendable (UInt64, Int32) -> Void = { tag, code in
+      ended.withLock { $0[tag, default: 0] += 1 }
+      if code != 0 { failures.withLock { $0 += 1 } }
+      word.advance()
+    }
+    let queue = BlockCompletionQueue(on: thread) { batch in
+      for completion in batch { note(completion.tag, completion.code) }
+    }
+    let (threads, each) = (3, 400)
+    let workers = try (0..<threads).map { index in
+      try HostThread(name: "submit") {
+        for number in 0..<each {
+          let tag = UInt64(index * each + number)
+          let buffer = IOBuffer([UInt8](repeating: UInt8(index), count: 4096))
+          let place = tag * 4096 % (1 << 20)
+          let request =
+            number % 3 == 0
+            ? BlockRequest.read(place, into: buffer.vector)
+            : BlockRequest.write(place, from: buffer.vector)
+          switch backend.submit(request, tag: tag, to: queue, mayBlock: number % 5 == 0) {
+          case .pending: break
+          case .done: note(tag, 0)
+          case .failed(let code): note(tag, code)
+          }
+        }
+      }
+    }
+    let limit = HostClock.monotonic + 30_000_000_000
+    while ended.withLock({ $0.count }) < threads * each, HostClock.monotonic < limit {
+      backend.beginDrain()
+      #expect(backend.inFlight == 0)
+      backend.endDrain()
+      backend.resume()
+      word.wait(while: word.value, nanoseconds: 1_000_000)
+    }
+    for worker in workers { worker.join() }
+    #expect(ended.withLock { $0.count } == threads * each)
+    #expect(ended.withLock { $0.values.allSatisfy { $0 == 1 } })
+    #expect(failures.withLock { $0 } == 0)
+    #expect(backend.inFlight == 0)
+    #expect(backend.parkedCount == 0)
+    thread.stop()
+  }
 }

@@ -187,7 +187,9 @@ package final class BlockGraph: Sendable {
         }
       }
     }
-    try result.get()
+    do throws(BlockError) { try result.get() } catch {
+      throw FileNode.naming(error, below: entry.node)
+    }
   }
 
   /// Adds a node made elsewhere (tests, jobs). Throws as `insert`.
@@ -226,7 +228,10 @@ package final class BlockGraph: Sendable {
         }
       }
     }
-    try result.get()
+    do throws(BlockError) { try result.get() } catch {
+      guard let node = node(named: name) else { throw error }
+      throw FileNode.naming(error, below: node)
+    }
   }
 
   /// Uses a file in the name of a node that is still being opened, so that nobody else writes meanwhile. Throws when somebody does.

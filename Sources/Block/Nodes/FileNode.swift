@@ -224,12 +224,25 @@ package final class FileNode: BlockNode, PermissionHolder {
       }
       let shared = error.isDenied ? "" : "shared "
       let name = BlockPermissions.name(ofBit: error.bit)
-      var hint = "Is another process using the image [\(path)]?"
-      for holder in file.lockHolders {
-        hint += "\nProcess \(holder.process) (\(holder.program)) has it open."
-      }
-      throw BlockError(EAGAIN, "Failed to get \(shared)\"\(name)\" lock", hint: hint)
+      throw BlockError(
+        EAGAIN, "Failed to get \(shared)\"\(name)\" lock",
+        hint: "Is another process using the image [\(path)]?")
     }
+  }
+
+  /// Adds to the failure of a lock who has the file. Looks through all processes.
+  static func naming(_ error: BlockError, below top: any BlockNode) -> BlockError {
+    guard error.code == EAGAIN, let hint = error.hint else { return error }
+    var pending = [top]
+    while let node = pending.popLast() {
+      pending += node.children.map(\.node)
+      guard let file = node as? FileNode, hint.hasSuffix("[\(file.path)]?") else { continue }
+      let lines = file.file.lockHolders.map {
+        "\nProcess \($0.process) (\($0.program)) has it open."
+      }
+      return BlockError(error.code, error.message, hint: hint + lines.joined())
+    }
+    return error
   }
 
   // MARK: -
