@@ -31,7 +31,7 @@ import Testing
   }
 
   private func work(_ random: inout SeededRandom) throws -> Run {
-    let bits = [9, 12, 12, 14, 16].randomElement(using: &random)!
+    let bits = [9, 12, 12, 14, 16].randomElement(using: &random) ?? 12
     let size = Int.random(in: 64...512, using: &random) * 512
     var options = Qcow2CreateOptions(size: UInt64(size))
     options.clusterSize = 1 << UInt64(bits)

@@ -27,7 +27,7 @@ import Testing
   @Test(
     .enabled(if: QemuImg.isThere),
     arguments: [
-      "", "compat=0.10", "cluster_size=512", "cluster_size=4k,refcount_bits=2",
+      "", "compat=0.10", "cluster_size=512", "cluster_size=4k,refcount_bits=8",
       "cluster_size=2M", "extended_l2=on", "extended_l2=on,cluster_size=16k",
       "refcount_bits=64,lazy_refcounts=on", "compression_type=zstd",
     ]

@@ -21,8 +21,9 @@ struct Qcow2Trial {
   init(seed: UInt64) throws {
     var random = SeededRandom(seed)
     let number = seed % 8
-    let clusterBits = [9, 10, 12, 12, 14, 14, 16, 16, 17, number == 7 ? 21 : 13].randomElement(
-      using: &random)!
+    let clusterBits =
+      [9, 10, 12, 12, 14, 14, 16, 16, 17, number == 7 ? 21 : 13].randomElement(
+        using: &random) ?? 12
     let size = UInt64.random(in: 1...(clusterBits < 12 ? 512 : 2048), using: &random) * 512
     var options = Qcow2CreateOptions(size: size)
     options.clusterSize = 1 << UInt64(clusterBits)
