@@ -73,4 +73,36 @@ struct PeerLockTests {
     #expect(writer.text.contains("Failed to get \"write\" lock"))
     try backend.remove()
   }
+
+  private func machine(_ drive: String) -> [String] {
+    [
+      "qemu-system-x86_64", "-M", "pc", "-display", "none", "-S", "-nodefaults", "-qmp", "stdio",
+      "-drive", drive,
+    ]
+  }
+
+  /// A disk of a machine: a guest that writes, and lets others read and grow it only.
+  @Test(.enabled(if: Process.find("qemu-system-x86_64") != nil))
+  func machinesDoNotShareTheirDisks() throws {
+    let path = try folder.make("disk", length: 1 << 20)
+    let drive = "file=\(path),format=raw,if=virtio"
+    let peer = try Process(machine(drive))
+    // The greeting comes before the devices; an answer does not.
+    peer.send(#"{"execute":"qmp_capabilities"}"#)
+    #expect(peer.readUntil(seconds: 30) { $0.contains("return") })
+    let node = try graph.open(path, format: "raw")
+    let backend = BlockBackend(
+      graph, used: [.consistentRead, .write],
+      shared: [.consistentRead, .writeUnchanged, .resize])
+    let error = #expect(throws: BlockError.self) { try backend.insert(node) }
+    #expect(error?.message == "Failed to get \"write\" lock")
+    #expect(error?.hint?.contains("(qemu-system-x86") == true)
+    peer.kill(signal: 9)
+    _ = peer.wait(seconds: 10)
+    try backend.insert(node)
+    let answer = try Process.output(machine(drive))
+    #expect(answer.status == 1)
+    #expect(answer.text.contains("Failed to get \"write\" lock"))
+    try backend.remove()
+  }
 }
