@@ -38,6 +38,17 @@ package enum HostClock {
     return "\(day)T\(hour.joined(separator: ":")).\(digits(Int(now % 1_000_000_000 / 1000), 6))Z"
   }
 
+  /// A moment in local time: `2026-11-23 05:29:20`.
+  package static func localText(seconds: Int64) -> String {
+    var seconds = time_t(seconds)
+    var date = unsafe tm()
+    var text = [CChar](repeating: 0, count: 64)
+    // SAFETY: all live through the calls.
+    unsafe localtime_r(&seconds, &date)
+    let count = unsafe strftime(&text, text.count, "%Y-%m-%d %H:%M:%S", &date)
+    return String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
   /// The present moment as HTTP has it (RFC 9110, 5.6.7): `Sun, 22 Nov 2026 20:24:51 GMT`.
   package static var httpDate: String {
     var seconds = time_t(realtime / 1_000_000_000)

@@ -43,6 +43,8 @@ package final class Machine {
   package let blocks: BlockGraph
   /// Network backends, hubs and cards.
   package let network: Network
+  /// How drives come to devices.
+  let drives: DriveProperty
   /// Long work that monitors watch.
   package let jobs: JobRegistry
   /// `dump-guest-memory`.
@@ -103,6 +105,7 @@ package final class Machine {
     let parts = MachineParts(
       configuration, apicIDs: isEmpty ? [] : apicIDs, ram: ram, blocks: blocks,
       requests: requests)
+    drives = parts.drives
     memory = parts.context.memory
     ports = parts.context.ports
     deviceMemory = parts.context.deviceMemory
@@ -132,6 +135,7 @@ package final class Machine {
       }
     }
     connectHotplug()
+    drives.events.connect { [weak self] error, backend in self?.diskFailed(error, backend) }
     try resetAll(.cold)
   }
 
@@ -191,6 +195,9 @@ package final class Machine {
     Trace.write(.systemWakeupRequest, "")
     perform(try control.wakeUp())
   }
+
+  /// A disk failed, and its policy says that the machine stops.
+  func stopOnDiskError() { perform(control.stopOnDiskError()) }
 
   /// `inject-nmi`: an edge on LINT1 of every local APIC.
   package func injectNMI() { fabric.pulseNMI() }
@@ -285,6 +292,7 @@ package final class Machine {
     Trace.write(.vmStateNotify, "running 1 reason \(state.traced)")
     clock.resume()
     hasRun = true
+    for backend in blocks.backends { backend.resume() }
     for thread in group.threads { thread.apic.timeStampCounterChanged() }
     group.release()
   }

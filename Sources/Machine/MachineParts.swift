@@ -20,6 +20,8 @@ final class MachineParts {
   let ram: RAMBlock?
   /// Where devices find their disks.
   let blocks: BlockGraph
+  /// How they get them.
+  let drives: DriveProperty
 
   init(
     _ configuration: LaunchConfiguration, apicIDs: [APICID], ram: RAMBlock?, blocks: BlockGraph,
@@ -27,6 +29,7 @@ final class MachineParts {
   ) {
     self.configuration = configuration
     self.blocks = blocks
+    drives = DriveProperty(graph: blocks, events: BlockEvents())
     self.ram = ram
     self.apicIDs = apicIDs
     clock = VirtualClock(wall: WallClock(configuration.rtc))

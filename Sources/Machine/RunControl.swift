@@ -132,6 +132,11 @@ package struct RunControl: Equatable, Sendable {
     isRunning ? halt(.internalError) : []
   }
 
+  /// A disk failed, and its error policy says that the machine stops.
+  package mutating func stopOnDiskError() -> [Effect] {
+    isRunning ? halt(.ioError) : []
+  }
+
   /// A breakpoint or single step of the monitor's.
   package mutating func debugStop() -> [Effect] {
     isRunning ? halt(.debug) : []

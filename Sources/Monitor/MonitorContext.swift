@@ -1,3 +1,4 @@
+package import Block
 package import CPU
 package import Chardev
 package import DeviceModel
@@ -69,10 +70,17 @@ package final class MonitorContext {
 
   /// The objects that users make.
   package let objects: ObjectRegistry
+  /// Disks and what is below them.
+  package let blocks: BlockGraph
+  /// Drives of `drive_add`.
+  var addedDrives: [DriveConfiguration] = []
+  /// Those that change disks take turns.
+  let blockGate = AsyncGate()
   private var tree: ObjectTree?
 
-  /// A context without a machine; without `objects` its own, empty ones.
-  package init(objects: ObjectRegistry? = nil) {
+  /// A context without a machine; without `objects` or `blocks` its own, empty ones.
+  package init(objects: ObjectRegistry? = nil, blocks: BlockGraph? = nil) {
+    self.blocks = blocks ?? BlockGraph()
     let factory = ObjectFactory(MachineConfiguration(type: "none"))
     self.objects = objects ?? ObjectRegistry(make: factory.make)
   }

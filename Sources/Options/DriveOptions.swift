@@ -1,7 +1,7 @@
 // -drive, -hda and the like, -cdrom, -snapshot, -blockdev.
 
 internal import JSON
-internal import QAPI
+package import QAPI
 
 enum DriveOptions {
   static let drive: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in
@@ -378,4 +378,35 @@ struct CacheMode {
     "directsync": CacheMode(writeback: false, direct: true, noFlush: false),
     "unsafe": CacheMode(writeback: true, direct: false, noFlush: true),
   ]
+}
+
+/// A drive in text, as `drive_add` has it.
+package enum DriveText {
+  /// Reads the values of a `-drive`. `earlier`: the drives that there are or have been. Throws QEMU's sentences.
+  package static func drive(
+    _ text: String, earlier: [DriveConfiguration]
+  ) throws(OptionError) -> DriveConfiguration {
+    let origin = OptionOrigin(option: "drive_add", argument: text)
+    let id = KeyValueText.split(text, impliedKey: nil).last { $0.key == "id" }?.value
+    if let id, earlier.contains(where: { $0.id == id }) {
+      throw OptionError(.conflict, origin, "Duplicate ID '\(id)' for drive")
+    }
+    var state = ParserState(catalog: HelpCatalog())
+    try state.add(text, to: .drive, origin: origin)
+    guard let values = state.list(.drive).first else {
+      throw OptionError(.invalidValue, origin, "no drive")
+    }
+    var reader = DriveReader(values)
+    return try reader.drive(defaultInterface: .ide, snapshot: false, earlier: earlier)
+  }
+
+  /// Reads a node as `-blockdev` has it. Throws QEMU's sentences.
+  package static func node(_ text: String) throws(OptionError) -> BlockdevOptions {
+    var state = ParserState(catalog: HelpCatalog())
+    try DriveOptions.blockdev(&state, text, OptionOrigin(option: "drive_add", argument: text))
+    guard let node = state.configuration.blockdevs.first?.options else {
+      throw OptionError(.invalidValue, nil, "no node")
+    }
+    return node
+  }
 }

@@ -1,3 +1,4 @@
+import Block
 import CPU
 import Chardev
 import DeviceModel
@@ -18,6 +19,7 @@ final class Node {
   private let daemon: Daemon?
   private let chardevs = ChardevRegistry()
   private let network = Network()
+  private let blocks = BlockGraph { Log.line($0) }
   private let monitorContext: MonitorContext
   private var qmpMonitors: [QMPMonitor] = []
   private var humanMonitors: [HMPServer] = []
@@ -34,7 +36,19 @@ final class Node {
     self.daemon = daemon
     monitorContext = MonitorContext(
       objects: ObjectRegistry(
-        make: ObjectFactory(configuration.machine, cpus: configuration.smp.cpus).make))
+        make: ObjectFactory(configuration.machine, cpus: configuration.smp.cpus).make),
+      blocks: blocks)
+    let events = monitorContext.events
+    blocks.onCorruption { [blocks] node, damage in
+      let device = blocks.node(named: node).flatMap { blocks.backends(on: $0).first?.name }
+      MainLoop.post {
+        events.emit(
+          .blockImageCorrupted(
+            device: device ?? "", nodeName: node, msg: damage.message,
+            offset: damage.offset.map { Int(clamping: $0) },
+            size: damage.size.map { Int(clamping: $0) }, fatal: damage.isFatal))
+      }
+    }
   }
 
   /// Makes everything; ends the process with status 1 and one clear line when something cannot be made.
@@ -150,6 +164,24 @@ final class Node {
 
   /// Opens the accelerator, and makes the machine unless that has to wait for `x-exit-preconfig`.
   private func prepareMachine() {
+    guard !configuration.drives.isEmpty || !configuration.blockdevs.isEmpty else {
+      return prepareMachineWithDisks()
+    }
+    // Opening may take long; whoever has negotiated is answered meanwhile.
+    Task { @MainLoop [configuration, blocks] in
+      do {
+        let opened = try await HostThread.value(name: "open") {
+          Result { () throws(OptionError) in try DriveOpener.open(configuration, in: blocks) }
+        }
+        try opened.get()
+        prepareMachineWithDisks()
+      } catch {
+        fail(error)
+      }
+    }
+  }
+
+  private func prepareMachineWithDisks() {
     do {
       let choice = try AcceleratorChoice(configuration)
       try makeObjects(early: false)
@@ -171,7 +203,7 @@ final class Node {
       let machine = try Machine(
         configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
         apicIDs: (0..<configuration.smp.cpus).map { APICID(topology.apicID(ofVCPU: $0)) },
-        chardevs: chardevs, objects: monitorContext.objects, network: network,
+        chardevs: chardevs, blocks: blocks, objects: monitorContext.objects, network: network,
         onEvent: { [monitorContext] in monitorContext.events.emit($0) },
         onExit: { [weak self] status in self?.exit(status) })
       for warning in network.warnings { Log.warning(warning) }
@@ -210,6 +242,7 @@ final class Node {
 
   private func finish(_ status: Int32) {
     machine?.tearDown()
+    Machine.closeDisks(blocks)
     chardevs.shutDown()
     network.shutDown()
     for log in auditLogs.values { log.drain() }

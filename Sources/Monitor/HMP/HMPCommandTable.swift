@@ -6,7 +6,8 @@ enum HMPCommandTable {
   static let commands: [HMPCommand] = {
     let tables: [[HMPCommand]] = [
       memoryCommands, controlCommands, logCommands, inputCommands, characterDeviceCommands,
-      objectCommands, deviceCommands, netCommands, dumpCommands, [infoCommand, helpCommand],
+      objectCommands, deviceCommands, netCommands, blockCommands, dumpCommands,
+      [infoCommand, helpCommand],
     ]
     return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
   }()
@@ -14,7 +15,7 @@ enum HMPCommandTable {
   static let infoCommands: [HMPCommand] = {
     let tables: [[HMPCommand]] = [
       generalInfoCommands, machineInfoCommands, objectInfoCommands, translationInfoCommands,
-      dumpInfoCommands, netInfoCommands,
+      dumpInfoCommands, netInfoCommands, blockInfoCommands,
     ]
     return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
   }()
