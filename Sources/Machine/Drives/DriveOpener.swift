@@ -80,37 +80,14 @@ package enum DriveOpener {
     let filename = drive.filename.flatMap { $0.isEmpty ? nil : $0 }
     let image = try graph.open(filename, options: options, settings: settings)
     do throws(BlockError) {
-      try backend.insert(drive.isSnapshot ? try overlay(over: image, drive, graph) : image)
+      guard drive.isSnapshot else { return try backend.insert(image) }
+      settings.isReadOnly = false
+      settings.detectZeroes = ZeroDetection(rawValue: drive.detectZeroes.rawValue) ?? .off
+      try backend.insert(try graph.openTemporaryOverlay(over: image, settings: settings))
     } catch {
       try? graph.releaseIfUnused(image.name)
       throw error
     }
-  }
-
-  /// An image in a temporary file, which nobody else finds.
-  private static func overlay(
-    over image: any BlockNode, _ drive: DriveConfiguration, _ graph: BlockGraph
-  ) throws(BlockError) -> any BlockNode {
-    let path: String
-    do throws(SystemError) { path = try BlockFile.makeTemporary() } catch {
-      throw BlockError(error, "Could not get temporary filename")
-    }
-    defer { try? BlockFile.remove(path) }
-    let file = try graph.openFile(path)
-    do throws(BlockError) {
-      try Qcow2Image.create(on: file, Qcow2CreateOptions(size: image.length))
-      try graph.releaseIfUnused(file.name)
-    } catch {
-      try? graph.releaseIfUnused(file.name)
-      throw error
-    }
-    var settings = NodeSettings()
-    // What is lost with the process need not be flushed.
-    settings.cache.ignoresFlushes = true
-    settings.unmaps = true
-    settings.detectZeroes = ZeroDetection(rawValue: drive.detectZeroes.rawValue) ?? .off
-    return try graph.open(
-      path, format: "qcow2", options: ["backing": .string(image.name)], settings: settings)
   }
 }
 

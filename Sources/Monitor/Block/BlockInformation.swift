@@ -116,6 +116,10 @@ struct BlockInformation: Sendable {
     info.clusterSize = header.clusterSize
     info.dirtyFlag = header.incompatible.contains(.dirty)
     if image.isEncrypted { info.encrypted = true }
+    if header.snapshotCount > 0, let file = image.child("file") {
+      info.snapshots = try Qcow2SnapshotTable(reading: file, header: header).snapshots.map(
+        SnapshotInfo.init)
+    }
     var specific = ImageInfoSpecificQCow2(
       compat: header.version < 3 ? "0.10" : "1.1", refcountBits: header.refcountBits,
       compressionType: header.compressionType == .zlib ? .zlib : .zstd)
@@ -168,6 +172,18 @@ struct BlockInformation: Sendable {
       stats.backing = .value(statistics(of: below, asDrive: asDrive))
     }
     return stats
+  }
+}
+
+extension SnapshotInfo {
+  /// An internal snapshot of an image.
+  init(_ snapshot: Qcow2Snapshot) {
+    self.init(
+      id: snapshot.id, name: snapshot.name, vmStateSize: Int(clamping: snapshot.vmStateSize),
+      dateSec: Int(snapshot.seconds), dateNsec: Int(snapshot.nanoseconds),
+      vmClockSec: Int(clamping: snapshot.vmClockNanoseconds / 1_000_000_000),
+      vmClockNsec: Int(clamping: snapshot.vmClockNanoseconds % 1_000_000_000))
+    if snapshot.instructionCount != .max { icount = Int(clamping: snapshot.instructionCount) }
   }
 }
 

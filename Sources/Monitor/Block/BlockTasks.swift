@@ -81,6 +81,18 @@ extension BlockGraph {
     return node
   }
 
+  /// The drives whose requests reach a node.
+  func drained(for node: any BlockNode) -> [BlockBackend] {
+    backends.filter { backend in
+      var pending = backend.node.map { [$0] } ?? []
+      while let next = pending.popLast() {
+        if next.name == node.name { return true }
+        pending += next.children.map(\.node)
+      }
+      return false
+    }
+  }
+
   /// Runs `body` while no request of a device reaches the node. Blocks until those in flight are done.
   func whileDrained<Value>(
     _ nodes: [any BlockNode], _ body: () throws(BlockError) -> Value

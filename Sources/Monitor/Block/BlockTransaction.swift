@@ -26,6 +26,8 @@ struct BlockTransaction {
         try? graph.find(device: action.node, nodeName: action.node)
       case .blockdevSnapshotSync(let action):
         try? graph.find(device: action.device, nodeName: action.nodeName)
+      case .blockdevSnapshotInternalSync(let action):
+        try? graph.find(device: action.device, nodeName: action.device)
       }
     }
     try graph.whileDrained(nodes) { () throws(BlockError) in
@@ -49,6 +51,7 @@ struct BlockTransaction {
     case .abort: throw BlockError(ECANCELED, "Transaction aborted using Abort action")
     case .blockdevSnapshot(let action): try snapshot(action)
     case .blockdevSnapshotSync(let action): try snapshot(action)
+    case .blockdevSnapshotInternalSync(let action): try snapshot(action)
     }
   }
 
@@ -113,9 +116,11 @@ struct BlockTransaction {
   private mutating func put(
     _ overlay: any BlockNode, over base: any BlockNode
   ) throws(BlockError) {
-    let change = try graph.append(overlay, over: base)
+    try graph.insertOverlay(overlay, over: base)
     let graph = graph
-    undo.append { graph.undo(change) }
+    let name = overlay.name
+    // The users were there before, so they fit.
+    undo.append { try? graph.removeOverlay(name, over: base) }
   }
 
   /// Makes the file of an overlay.
@@ -128,13 +133,7 @@ struct BlockTransaction {
       var options = Qcow2CreateOptions(size: base.length)
       options.backingFile = below
       options.backingFormat = base.driver
-      do throws(SystemError) {
-        var opening = BlockFile.Options(isWritable: true)
-        opening.creates = true
-        _ = try BlockFile(filename, opening)
-      } catch {
-        throw BlockError(error, "Could not create '\(filename)'")
-      }
+      try graph.createFile(filename, size: 0)
       let file = try graph.openFile(filename)
       defer { try? graph.releaseIfUnused(file.name) }
       try Qcow2Image.create(on: file, options)
@@ -142,6 +141,32 @@ struct BlockTransaction {
       throw BlockError(
         ENOTSUP, "Backing file not supported for file format '\(format)'")
     default: throw BlockError(EINVAL, "Unknown file format '\(format)'")
+    }
+  }
+
+  // MARK: Internal snapshots
+
+  private mutating func snapshot(_ action: BlockdevSnapshotInternal) throws(BlockError) {
+    let node = try graph.findRoot(action.device)
+    try graph.checkNotBlocked(node)
+    guard !node.isReadOnly else {
+      throw BlockError(EPERM, "Device '\(action.device)' is read only")
+    }
+    let snapshots = try InternalSnapshots(node, device: action.device)
+    guard !action.name.isEmpty else { throw BlockError(EINVAL, "Name is empty") }
+    if try snapshots.find(id: nil, name: action.name) != nil {
+      throw BlockError(
+        EEXIST,
+        "Snapshot with name '\(action.name)' already exists on device '\(action.device)'")
+    }
+    do throws(BlockError) {
+      let made = try snapshots.create(action.name, vmClock: vmClock)
+      undo.append { try? snapshots.delete(id: made.id, name: made.name) }
+    } catch {
+      throw BlockError(
+        error.code,
+        "Failed to create snapshot '\(action.name)' on device '\(action.device)': "
+          + error.message)
     }
   }
 }

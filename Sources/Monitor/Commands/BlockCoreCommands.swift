@@ -79,6 +79,37 @@ extension MonitorCommands: @MainLoop BlockCoreCommands {
     try await perform(.blockdevSnapshotSync(arguments))
   }
 
+  @MainLoop
+  package func blockdevSnapshotInternalSync(
+    _ arguments: BlockdevSnapshotInternal
+  ) async throws(QAPIError) {
+    try await perform(.blockdevSnapshotInternalSync(arguments))
+  }
+
+  @MainLoop
+  package func blockdevSnapshotDeleteInternalSync(
+    device: String, id: String?, name: String?
+  ) async throws(QAPIError) -> SnapshotInfo {
+    try await changingBlocks { (graph) throws(BlockError) in
+      let node = try graph.findRoot(device)
+      guard id != nil || name != nil else {
+        throw BlockError(EINVAL, "Name or id must be provided")
+      }
+      try graph.checkNotBlocked(node)
+      let snapshots = try InternalSnapshots(node, device: device)
+      guard let found = try snapshots.find(id: id, name: name) else {
+        throw BlockError(
+          ENOENT,
+          "Snapshot with id '\(id ?? "null")' and name '\(name ?? "null")' does not exist on"
+            + " device '\(device)'")
+      }
+      try graph.whileDrained([node]) { () throws(BlockError) in
+        try snapshots.delete(id: found.id, name: found.name)
+      }
+      return found
+    }
+  }
+
   /// A transaction of one action.
   func perform(_ action: TransactionAction) async throws(QAPIError) {
     let clock = guestClock

@@ -86,6 +86,24 @@ extension HMPCommandTable {
           device: arguments.text("device"), snapshotFile: file, format: arguments.text("format"),
           mode: arguments.flag("reuse") ? .existing : .absolutePaths))
     },
+    HMPCommand(
+      "snapshot_blkdev_internal", "device:B,name:s", "device name",
+      help: "take a snapshot of a disk inside its image, which must be in qcow2",
+      completion: HMPCompleters.drives
+    ) { session, arguments throws(QAPIError) in
+      try await session.commands.blockdevSnapshotInternalSync(
+        BlockdevSnapshotInternal(
+          device: arguments.text("device") ?? "", name: arguments.text("name") ?? ""))
+    },
+    HMPCommand(
+      "snapshot_delete_blkdev_internal", "device:B,name:s,id:s?", "device name [id]",
+      help: "delete a snapshot inside an image (id: only that with this id, too)",
+      completion: HMPCompleters.drives
+    ) { session, arguments throws(QAPIError) in
+      _ = try await session.commands.blockdevSnapshotDeleteInternalSync(
+        device: arguments.text("device") ?? "", id: arguments.text("id"),
+        name: arguments.text("name"))
+    },
   ]
 
   static let blockInfoCommands = [

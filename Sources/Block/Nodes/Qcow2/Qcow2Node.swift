@@ -11,7 +11,7 @@ package final class Qcow2Node: BlockNode {
   package let driver = "qcow2"
   package let name: String
   let file: any BlockNode
-  private let backingSlot: Mutex<(any BlockNode)?>
+  let backing: (any BlockNode)?
   let dataFile: (any BlockNode)?
   package let options: Qcow2Options
   package let layout: Qcow2Layout
@@ -42,7 +42,7 @@ package final class Qcow2Node: BlockNode {
   ) {
     self.name = name
     self.file = file
-    backingSlot = Mutex(backing)
+    self.backing = backing
     self.dataFile = dataFile
     self.options = options
     layout = state.layout
@@ -53,15 +53,6 @@ package final class Qcow2Node: BlockNode {
   }
 
   // MARK: - Properties
-
-  /// What the image is based on.
-  package var backing: (any BlockNode)? { backingSlot.withLock { $0 } }
-
-  /// Puts another node, or none, in the place of the backing file. No request is in flight; the header stays as it is.
-  package func setBacking(_ node: (any BlockNode)?) {
-    backingSlot.withLock { $0 = node }
-    state.withLock { $0.hasBacking = node != nil }
-  }
 
   package var length: UInt64 { size.load(ordering: .acquiring) }
 

@@ -19,7 +19,7 @@ struct Qcow2State: Sendable {
   /// Clusters with metadata, and of which kinds (`Qcow2OverlapCheck`).
   var metadata = Qcow2WordMap(room: 64)
   let overlapCheck: Qcow2OverlapCheck
-  var hasBacking: Bool
+  let hasBacking: Bool
   let changed: WaitWord
 
   /// Guest ranges (whole clusters) that are being allocated: nobody else changes their entries.
