@@ -46,7 +46,7 @@ package enum DriveOpener {
     if drive.throttling.isEnabled {
       let group = drive.throttling.group ?? drive.id
       backend.setThrottleGroup(group)
-      try backend.throttleGroup?.configure(ThrottleLimits(drive.throttling))
+      try backend.throttleGroup?.configure(Block.ThrottleLimits(drive.throttling))
     }
     if !drive.isEmpty { try insertMedium(of: drive, into: backend, graph) }
     do throws(BlockError) {
@@ -99,7 +99,7 @@ extension BlockErrorPolicy {
   }
 }
 
-extension ThrottleLimits {
+extension Block.ThrottleLimits {
   /// The limits of a drive.
   package init(_ options: ThrottleConfiguration) {
     func bucket(_ limit: ThrottleConfiguration.Limit) -> ThrottleBucket {

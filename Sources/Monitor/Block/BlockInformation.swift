@@ -42,11 +42,11 @@ struct BlockInformation: Sendable {
     let entry = graph.entry(of: node)
     let settings = entry?.settings ?? NodeSettings()
     let backing = BlockGraph.backing(of: node)
-    let limits = backend?.throttleGroup?.limits ?? ThrottleLimits()
+    let limits = backend?.throttleGroup?.limits ?? Block.ThrottleLimits()
     func rate(_ bucket: ThrottleBucket) -> Int { Int(clamping: bucket.average) }
     var info = BlockDeviceInfo(
       file: entry?.filename ?? "", nodeName: node.name, ro: node.isReadOnly, drv: node.driver,
-      backingFileDepth: graph.backingChain(of: node).count - 1,
+      backingFileDepth: flat ? 0 : graph.backingChain(of: node).count - 1,
       encrypted: (node as? Qcow2Node)?.isEncrypted ?? false,
       detectZeroes: BlockdevDetectZeroesOptions(rawValue: settings.detectZeroes.rawValue) ?? .off,
       bps: rate(limits.bytesTotal), bpsRd: rate(limits.bytesRead), bpsWr: rate(limits.bytesWrite),
@@ -67,7 +67,7 @@ struct BlockInformation: Sendable {
 
   /// Bursts, shown where they are set.
   private func describe(
-    _ limits: ThrottleLimits, _ group: String, in info: inout BlockDeviceInfo
+    _ limits: Block.ThrottleLimits, _ group: String, in info: inout BlockDeviceInfo
   ) {
     func maximum(_ bucket: ThrottleBucket) -> Int? {
       bucket.maximum > 0 ? Int(clamping: bucket.maximum) : nil
@@ -98,13 +98,15 @@ struct BlockInformation: Sendable {
     let entry = graph.entry(of: node)
     var info = ImageInfo(
       filename: entry?.filename ?? "", format: node.driver, dirtyFlag: false,
-      virtualSize: Int(clamping: node.length))
+      // Whole sectors, whatever a file's length is.
+      virtualSize: Int(clamping: node.length &+ 511) & ~511)
     info.actualSize = node.allocatedSize.map { Int(clamping: $0) }
     if let image = node as? Qcow2Node { try describe(image, in: &info) }
     if let backing = BlockGraph.backing(of: node) {
       let full = graph.entry(of: backing)?.filename
       info.backingFilename = entry?.backingFile ?? full
-      info.fullBackingFilename = full
+      info.fullBackingFilename =
+        entry?.backingFile.map { FileName.resolve($0, against: entry?.filename ?? "") } ?? full
       info.backingFilenameFormat = entry?.backingFormat
       if !flat { info.backingImage = .value(try image(backing, flat: false)) }
     }

@@ -32,24 +32,6 @@ struct InternalSnapshots {
     try Qcow2SnapshotTable(reading: file, header: image.header)
   }
 
-  /// Changes the image's tables in the file, and lets the node read them again whatever came of it.
-  private func maintain<Result: Sendable>(
-    _ body: (inout Qcow2Maintenance) throws(BlockError) -> Result
-  ) throws(BlockError) -> Result {
-    try image.exclusively { () throws(BlockError) -> Result in
-      try image.commit(isFlush: true)
-      var maintenance = try Qcow2Maintenance(file: file)
-      do throws(BlockError) {
-        let result = try body(&maintenance)
-        try image.reload()
-        return result
-      } catch {
-        try? image.reload()
-        throw error
-      }
-    }
-  }
-
   /// The snapshot with that id and name, as far as they are given.
   func find(id: String?, name: String?) throws(BlockError) -> SnapshotInfo? {
     let table = try table()
@@ -65,12 +47,12 @@ struct InternalSnapshots {
     new.vmClockNanoseconds = vmClock
     let wanted = new
     return SnapshotInfo(
-      try maintain { (image) throws(BlockError) in try image.createSnapshot(wanted) })
+      try image.maintain { (image) throws(BlockError) in try image.createSnapshot(wanted) })
   }
 
   /// Deletes a snapshot. No request is in flight.
   func delete(id: String?, name: String?) throws(BlockError) {
     guard let index = try table().index(id: id, name: name) else { return }
-    try maintain { (image) throws(BlockError) in try image.deleteSnapshot(index) }
+    try image.maintain { (image) throws(BlockError) in try image.deleteSnapshot(index) }
   }
 }

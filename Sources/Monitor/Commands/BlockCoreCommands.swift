@@ -55,7 +55,7 @@ extension MonitorCommands: @MainLoop BlockCoreCommands {
         throw BlockError(EINVAL, "Parameter 'size' expects a >0 size")
       }
       try graph.checkNotBlocked(node)
-      guard !node.isReadOnly else { throw BlockError(EPERM, "Block node is read-only") }
+      guard !node.isReadOnly else { throw BlockError(EACCES, "Image is read-only") }
       try graph.whileDrained([node]) { () throws(BlockError) in
         // Sizes are whole sectors.
         let rounded = length.addingReportingOverflow(511)
@@ -96,7 +96,9 @@ extension MonitorCommands: @MainLoop BlockCoreCommands {
         throw BlockError(EINVAL, "Name or id must be provided")
       }
       try graph.checkNotBlocked(node)
-      let snapshots = try InternalSnapshots(node, device: device)
+      guard let snapshots = try? InternalSnapshots(node, device: device) else {
+        throw BlockError(ENOTSUP, "Failed to get a snapshot list: Operation not supported")
+      }
       guard let found = try snapshots.find(id: id, name: name) else {
         throw BlockError(
           ENOENT,
@@ -140,7 +142,7 @@ extension MonitorCommands: @MainLoop BlockCoreCommands {
         maximum: UInt64(bitPattern: Int64(maximum ?? 0)),
         burstLength: UInt64(bitPattern: Int64(length ?? 1)))
     }
-    var limits = ThrottleLimits()
+    var limits = Block.ThrottleLimits()
     limits.bytesTotal = bucket(bps, bpsMax, bpsMaxLength)
     limits.bytesRead = bucket(bpsRd, bpsRdMax, bpsRdMaxLength)
     limits.bytesWrite = bucket(bpsWr, bpsWrMax, bpsWrMaxLength)
