@@ -218,4 +218,52 @@ import Testing
       #expect(throws: BlockError.self) { try node.bytes(0, 512) }
     }
   }
+
+  /// Whatever is damaged, requests end, with an error or without; nothing crashes.
+  @Test(arguments: 1...8) func anyDamageIsSurvived(seed: Int) throws {
+    let rounds = getenv("GOLIATH_ROUNDS").flatMap { Int(String(cString: $0)) } ?? 6
+    for round in 0..<rounds {
+      var trial = try Qcow2Trial(seed: UInt64(seed * 1_000_000 + round))
+      for _ in 0..<25 { try trial.step() }
+      try trial.node.close()
+      var random = trial.random
+      for isReadOnly in [true, false] {
+        let file = trial.file.copy()
+        for _ in 0..<Int.random(in: 1...12, using: &random) {
+          // Mostly tables, whose places are small multiples of a cluster.
+          let cluster = UInt64.random(in: 0..<8, using: &random) * trial.options.clusterSize
+          let place = cluster + UInt64.random(in: 0..<64, using: &random) * 8
+          let special: [UInt64] = [
+            0, 1, 0x8000, 0x10000 | Qcow2Entry.copied, 0x20000 | Qcow2Entry.copied, UInt64.max,
+            UInt64(Int64.max), Qcow2Entry.compressed | 0x30005, 0xFFFF_FFFF_FFFF_0000,
+          ]
+          let word = random.chance(60) ? special.randomElement(using: &random) ?? 0 : random.next()
+          // The header's size stays small, or the test would read for long.
+          try file.write(cluster == 0 && place < 104 ? place + 128 : place, entry(word))
+        }
+        var opening = trial.opening
+        opening.readOnly = isReadOnly
+        guard
+          let node = try? Qcow2Node.open(
+            name: "n", file: file, backing: trial.backing, dataFile: trial.dataFile,
+            options: opening)
+        else { continue }
+        for _ in 0..<40 {
+          let start = UInt64.random(in: 0..<node.length, using: &random)
+          let count = min(node.length - start, UInt64.random(in: 1...70_000, using: &random))
+          switch Int.random(in: 0..<8, using: &random) {
+          case 0, 1: _ = try? node.bytes(start, Int(count))
+          case 2, 3:
+            try? node.write(start, [UInt8](repeating: 3, count: Int(count)))
+          case 4: try? node.writeZeroes(start, count, .mayUnmap)
+          case 5: try? node.discard(start, count)
+          case 6: _ = try? node.status(start, count)
+          default: try? node.flush()
+          }
+        }
+        try? node.truncate(to: node.length / 512 * 512 + 65536, .metadata)
+        try? node.close()
+      }
+    }
+  }
 }

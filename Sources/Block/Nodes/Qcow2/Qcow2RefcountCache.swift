@@ -63,7 +63,7 @@ struct Qcow2RefcountCache: Sendable {
     guard index < table.count else { return nil }
     let start = table[index] & Qcow2Entry.refcountOffsetMask
     if start == 0 { return nil }
-    if layout.inCluster(start) != 0 {
+    if layout.inCluster(start) != 0 || start > 1 << 62 {
       throw .corrupt(
         Qcow2Corruption(
           "Refblock offset \(hex(start)) unaligned (reftable index: \(hex(UInt64(index))))",
@@ -150,6 +150,10 @@ struct Qcow2RefcountCache: Sendable {
     let limit = (UInt64(1) << 56) >> UInt64(layout.clusterBits)
     while at - start < wanted + UInt64(missing.count) {
       guard at < limit else { throw .failed(28, "The image file would become too large") }
+      // Behind the file's end something may have leaked, but hardly that much.
+      if start > untouched, start - untouched > 1 << 24, start > minimum {
+        throw .failed(5, "Refcounts far beyond the end of the image")
+      }
       let index = block(at)
       guard index < table.count else { throw .refcountTable(cluster: at) }
       let end = start + wanted + UInt64(missing.count)
