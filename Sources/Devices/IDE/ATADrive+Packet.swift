@@ -237,3 +237,8 @@ extension ATADrive {
 
   var hasMedium: Bool { mediumSize > 0 && !packet.isTrayOpen }
 }
+
+extension ATADrive {
+  /// The user takes the medium against the guest's will.
+  mutating func unlock() { packet.isLocked = false }
+}

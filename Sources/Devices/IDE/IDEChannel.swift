@@ -159,6 +159,8 @@ package struct IDEChannel: Sendable {
   /// A step that `beginStep` gave will be begun again.
   package mutating func suspendStep() { working = nil }
 
+  var currentEpoch: UInt32 { epoch }
+
   /// Whether a step is being carried out.
   package var isWorking: Bool { working != nil }
 
