@@ -59,7 +59,7 @@ package enum OptionText {
   /// case. Hexadecimal has no fraction; its units leave out `b` and `e`, which are digits.
   ///
   /// - Parameter unit: the factor when no unit is written and the number is decimal.
-  static func size(_ text: String, defaultUnit unit: UInt64 = 1) -> NumberText<UInt64> {
+  package static func size(_ text: String, defaultUnit unit: UInt64 = 1) -> NumberText<UInt64> {
     var rest = text.utf8.drop { isSpace($0) }[...]
     if rest.first == UInt8(ascii: "+") { rest = rest.dropFirst() }
     if rest.starts(with: "0x".utf8) || rest.starts(with: "0X".utf8) {

@@ -84,7 +84,8 @@ package struct BoardSettings: Equatable, Sendable {
   /// The types that the board itself makes.
   static var boardTypes: [DeviceType] {
     [
-      PCIHost.type, I440FX.type, PIIX3.type, PIIX4PM.type, RTC.type, PIT.type, PCSpeaker.type,
+      PCIHost.type, I440FX.type, PIIX3.type, PIIX3IDE.type, PIIX4PM.type, RTC.type, PIT.type,
+      PCSpeaker.type,
       HPET.type, I8042.type, Port92.type, DMAController.type, FwCfg.type, ParallelPort.type,
     ]
   }

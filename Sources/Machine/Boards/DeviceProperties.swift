@@ -100,6 +100,15 @@ struct DeviceProperties {
     return isOn
   }
 
+  /// A size in bytes, with a unit if the user likes. Throws `badValue`.
+  func size(_ name: String, default value: UInt64) throws(DeviceError) -> UInt64 {
+    guard let given = values[name] else { return value }
+    guard case .value(let number) = OptionText.size(given.plain) else {
+      throw DeviceError(.badValue, "Parameter '\(name)' expects size")
+    }
+    return number
+  }
+
   /// An unsigned number, decimal or 0x. Throws `badValue`.
   func number(_ name: String, default value: UInt64) throws(DeviceError) -> UInt64 {
     guard let given = values[name] else { return value }

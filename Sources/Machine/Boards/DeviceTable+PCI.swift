@@ -56,8 +56,11 @@ extension DeviceTable {
 extension DeviceAssembly {
   /// Which interfaces and rings a virtio function has; `vectors` is how many MSI-X vectors when the user does not say, 0 for a type
   /// without that property.
-  func virtio(vectors standard: Int) throws(DeviceError) -> VirtioPCI.Settings {
+  func virtio(
+    vectors standard: Int, classCode: UInt32? = nil
+  ) throws(DeviceError) -> VirtioPCI.Settings {
     var settings = VirtioPCI.Settings()
+    if let classCode { settings.classCode = classCode }
     let legacy = properties.text("disable-legacy") ?? "auto"
     guard ["on", "off", "auto"].contains(legacy) else {
       throw DeviceError(

@@ -20,7 +20,7 @@ struct DeviceRecipe: Sendable {
 
 /// Every type that `-device` and `device_add` can make. Each family has a table in a file of its own.
 enum DeviceTable {
-  static let all: [DeviceRecipe] = [isa, pci, network, virtioSerial].flatMap { $0 }
+  static let all: [DeviceRecipe] = [isa, pci, disks, network, virtioSerial].flatMap { $0 }
 
   static func recipe(_ type: String) -> DeviceRecipe? { all.first { $0.type.name == type } }
 }

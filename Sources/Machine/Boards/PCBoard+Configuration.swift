@@ -22,8 +22,7 @@ extension PCBoard {
     standard.boot.showsMenu = order.menu ?? false
     standard.boot.menuWaitMilliseconds = order.splashTime.map { UInt16(clamping: $0) }
     standard.boot.rebootTimeoutMilliseconds = order.rebootTimeout.map { Int32(clamping: $0) }
-    try standard.install(
-      into: fwCfg, bootOrder: boot.bootOrder + (order.strict ? ["HALT"] : []))
+    try standard.install(into: fwCfg)
     if let splash = order.splash {
       do throws(BootError) {
         let file = try SplashScreen.file(splash, directories: configuration.boot.dataDirectories)

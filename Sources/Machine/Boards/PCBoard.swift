@@ -83,7 +83,9 @@ final class PCBoard: Board {
       throw MachineError(error.message)
     }
     try makeNetworkCards()
+    try makeIDEDrives()
     try makeUserDevices()
+    describeDisks()
     for placed in devices where placed.isUserMade { slotChanged(placed, announces: false) }
   }
 
@@ -99,6 +101,7 @@ final class PCBoard: Board {
     try add(chipset)
     self.chipset = chipset
     try add(PIIX3(bus: pci))
+    try add(PIIX3IDE(PCIPlacement(bus: pci, address: PIIX3IDE.address)))
     if configuration.machine.usb {
       try add(UHCI(PCIPlacement(bus: pci, address: PCIAddress(device: 1, function: 2))))
     }
@@ -178,7 +181,7 @@ final class PCBoard: Board {
   /// Makes a user's device and puts it where it belongs. Throws with QEMU's sentences; nothing is left then.
   @discardableResult
   func plug(
-    _ wanted: DeviceConfiguration, isHotplugged: Bool
+    _ wanted: DeviceConfiguration, isHotplugged: Bool, isBoards: Bool = false
   ) throws(DeviceError) -> PlacedDevice {
     let properties = try DeviceProperties(wanted, globals: configuration.globals)
     let type = properties.type
@@ -203,7 +206,9 @@ final class PCBoard: Board {
       let device = try recipe.make(assembly)
       try device.realize(in: parts.context)
       let place: String
-      if let id = wanted.id {
+      if isBoards {
+        place = unattachedPath
+      } else if let id = wanted.id {
         place = "/machine/peripheral/\(id)"
       } else {
         place = "/machine/peripheral-anon/device[\(anonymousCount)]"
@@ -287,12 +292,15 @@ final class PCBoard: Board {
     _ device: any Device, at path: String? = nil, chardev: String? = nil
   ) throws(DeviceError) {
     try device.realize(in: parts.context)
-    // The first numbers belong to the vCPUs, as in QEMU's tree.
-    let number = parts.apicIDs.count + devices.count { $0.path.hasPrefix("/machine/unattached") }
-    var placed = PlacedDevice(
-      path: path ?? "/machine/unattached/device[\(number)]", id: nil, device: device)
+    var placed = PlacedDevice(path: path ?? unattachedPath, id: nil, device: device)
     placed.settings["chardev"] = chardev.map { .string($0) }
     devices.append(placed)
+  }
+
+  /// Where the next of the board's own devices goes. The first numbers belong to the vCPUs, as in QEMU's tree.
+  private var unattachedPath: String {
+    let number = parts.apicIDs.count + devices.count { $0.path.hasPrefix("/machine/unattached") }
+    return "/machine/unattached/device[\(number)]"
   }
 
   var configuration: LaunchConfiguration { parts.configuration }
@@ -303,6 +311,11 @@ final class PCBoard: Board {
     startCount += 1
     if startCount == 2, configuration.bootOrder.once != nil {
       setBootOrder(configuration.bootOrder.order)
+    }
+    do throws(DeviceError) {
+      try publishBootOrder()
+    } catch {
+      throw MachineError(error.message)
     }
     let memory = parts.context.memory
     if let firmware, let image = boot.firmware {

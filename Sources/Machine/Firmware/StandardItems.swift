@@ -34,8 +34,8 @@ package struct StandardItems: Sendable {
     self.maximumAPICID = maximumAPICID
   }
 
-  /// Puts everything in. `bootOrder` are the lines of the file of that name. Throws what `FwCfg.setFile` throws.
-  package func install(into device: FwCfg, bootOrder: [String]) throws(DeviceError) {
+  /// Puts everything in. Throws what `FwCfg.setFile` throws.
+  package func install(into device: FwCfg) throws(DeviceError) {
     func little(_ value: UInt64, _ width: Int) -> [UInt8] {
       (0..<width).map { UInt8(truncatingIfNeeded: value >> UInt64($0 * 8)) }
     }
@@ -62,9 +62,6 @@ package struct StandardItems: Sendable {
     try device.setFile("etc/boot-fail-wait", little(UInt64(UInt32(bitPattern: fail)), 4))
     if let wait = boot.menuWaitMilliseconds {
       try device.setFile("etc/boot-menu-wait", little(UInt64(wait), 2))
-    }
-    if !bootOrder.isEmpty {
-      try device.setFile("bootorder", Array(bootOrder.joined(separator: "\n").utf8) + [0])
     }
   }
 }
