@@ -125,6 +125,8 @@ package enum MachineRequest: Sendable, Equatable {
   case rtcChanged(offsetInSeconds: Int64, path: String)
   /// The guest's balloon driver left it `actual` bytes of RAM.
   case balloonChanged(actual: UInt64)
+  /// The guest opened or closed the tray of the drive of that name, whose device is at `path` or has that id.
+  case trayMoved(drive: String, path: String, isOpen: Bool)
   /// A watchdog was not fed in time.
   case watchdogExpired
   /// isa-debug-exit: the process ends with this status.

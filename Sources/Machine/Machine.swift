@@ -227,6 +227,8 @@ package final class Machine {
     case .rtcChanged(let offset, let path):
       onEvent(.rtcChange(offset: Int(offset), qomPath: path))
     case .balloonChanged(let actual): onEvent(.balloonChange(actual: Int(clamping: actual)))
+    case .trayMoved(let drive, let path, let isOpen):
+      onEvent(.deviceTrayMoved(device: drive, id: path, trayOpen: isOpen))
     case .watchdogExpired:
       Trace.write(.watchdogPerformAction, "action=\(actions.watchdog.rawValue)")
       if actions.watchdog == .debug { Log.line("watchdog: timer fired") }
@@ -284,6 +286,11 @@ package final class Machine {
     guard clock.isRunning else { return }
     group.pause()
     clock.pause()
+    // What devices have begun ends before anybody looks at the guest's memory.
+    for backend in blocks.backends {
+      backend.beginDrain()
+      backend.endDrain()
+    }
     Trace.write(.vmStateNotify, "running 0 reason \(state.traced)")
   }
 

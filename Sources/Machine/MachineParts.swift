@@ -71,7 +71,7 @@ extension MachineRequest {
     switch self {
     case .reset, .shutdown, .suspend, .exit: true
     case .panicked(let crashLoaded): !crashLoaded
-    case .rtcChanged, .balloonChanged, .watchdogExpired: false
+    case .rtcChanged, .balloonChanged, .trayMoved, .watchdogExpired: false
     }
   }
 }

@@ -124,9 +124,6 @@ extension DeviceAssembly {
     return policy
   }
 
-  /// The path that the device will have.
-  private var path: String? { id.map { "/machine/peripheral/\($0)" } }
-
   private func bootIndex() throws(DeviceError) -> Int32? {
     guard let text = properties.text("bootindex") else { return nil }
     guard let index = Int32(text) else {
@@ -225,7 +222,6 @@ extension DeviceAssembly {
     settings.heads = UInt8(clamping: shape.heads)
     settings.sectors = UInt8(clamping: shape.sectors)
     let device = Disk(backend, settings, thread: thread)
-    backend.attach(device, id: id, path: path.map { $0 + "/virtio-backend" })
     backend.trackIOStatus()
     return VirtioBlockPCI(
       placement, transport, device, driveName: driveName(backend), bootIndex: index)
@@ -297,7 +293,6 @@ extension DeviceAssembly {
     }
     options.driveName = driveName(backend)
     let drive = IDEUnit(controller.channels[channel], unit: Int(unit), backend, options)
-    backend.attach(drive, id: id, path: path)
     backend.trackIOStatus()
     return drive
   }

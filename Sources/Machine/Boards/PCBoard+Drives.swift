@@ -42,6 +42,24 @@ extension PCBoard {
     }
   }
 
+  /// Tells the drive what the device that has it is called, and the machine when the guest moves its tray.
+  func nameDrive(of placed: PlacedDevice) {
+    switch placed.device {
+    case let device as VirtioBlockPCI:
+      device.disk.backend.attach(
+        device.disk, id: placed.id, path: placed.path + "/virtio-backend")
+    case let device as any IDEDriveDevice:
+      let unit = device.drive
+      unit.backend.attach(unit, id: placed.id, path: placed.path)
+      let request = parts.context.request
+      let (name, path) = (unit.backend.name, placed.path)
+      unit.onTrayMoved { isOpen in
+        request(.trayMoved(drive: name, path: placed.id ?? path, isOpen: isOpen))
+      }
+    default: break
+    }
+  }
+
   // MARK: - Boot order
 
   /// What has a place in the order: `bootindex`, and the path that firmware knows the device by.

@@ -220,6 +220,7 @@ final class PCBoard: Board {
       placed.bus = bus
       placed.isHotplugged = isHotplugged
       devices.append(placed)
+      nameDrive(of: placed)
       return placed
     } catch {
       for attachment in assembly.attachments { attachment.detach() }

@@ -37,6 +37,8 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
   package let backend: BlockBackend
   package let settings: DiskSettings
   private let thread: IOThread?
+  /// The cache's mode while no driver has chosen another.
+  private let hadWriteCache: Bool
   private let slots = Mutex<[Slot]>([])
   private struct Link { weak var transport: (any VirtioTransport)? }
   private let link = Mutex(Link())
@@ -47,6 +49,7 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     self.backend = backend
     self.settings = settings
     self.thread = thread
+    hadWriteCache = backend.hasWriteCache
     let made = (0..<Int(settings.queueCount)).map { index in
       Slot(
         BlockCompletionQueue(on: thread) { [weak self] completions in
@@ -122,6 +125,7 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
         lane.free = Array(lane.requests.indices)
       }
     }
+    backend.hasWriteCache = hadWriteCache
   }
 
   // MARK: - BlockDeviceOperations
