@@ -9,9 +9,12 @@ package struct ObjectConfiguration: Sendable, Equatable {
   /// The option it came from.
   package var origin: OptionOrigin
 
-  /// Whether it is made before the character devices, which may use it. Memory comes late: it may take long, and clients wait for their
+  /// Whether it is made before the character devices, which may use it. What looks at networks comes after them, memory comes late: it may take long, and clients wait for their
   /// sockets.
-  package var isEarly: Bool { !options.branch.kind.rawValue.hasPrefix("memory-backend-") }
+  package var isEarly: Bool {
+    !options.branch.kind.rawValue.hasPrefix("memory-backend-")
+      && options.branch.kind != .filterDump
+  }
 }
 
 extension ObjectConfiguration {

@@ -36,7 +36,9 @@ final class Node {
     self.daemon = daemon
     monitorContext = MonitorContext(
       objects: ObjectRegistry(
-        make: ObjectFactory(configuration.machine, cpus: configuration.smp.cpus).make),
+        make: ObjectFactory(
+          configuration.machine, cpus: configuration.smp.cpus, network: network
+        ).make),
       blocks: blocks)
     let events = monitorContext.events
     blocks.onCorruption { [blocks] node, damage in

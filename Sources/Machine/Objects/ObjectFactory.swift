@@ -1,6 +1,7 @@
 package import Block
 package import DeviceModel
 package import Host
+package import Net
 package import Options
 package import QAPI
 import Security
@@ -10,13 +11,15 @@ import Security
 package struct ObjectFactory {
   private let memory: MemoryBackend.Defaults
   private let throttleGroups: ThrottleGroups
+  private let network: Network
 
   /// What a machine configuration says about objects; `throttleGroups` are the block graph's.
   package init(
     _ machine: MachineConfiguration, cpus: Int = 1,
-    throttleGroups: ThrottleGroups = ThrottleGroups()
+    throttleGroups: ThrottleGroups = ThrottleGroups(), network: Network? = nil
   ) {
     self.throttleGroups = throttleGroups
+    self.network = network ?? Network()
     memory = MemoryBackend.Defaults(
       merge: machine.mergeMemory, dump: machine.dumpGuestCore, preallocThreads: cpus)
   }
@@ -30,6 +33,7 @@ package struct ObjectFactory {
     case .memoryBackendFile(let file): try MemoryBackend(id: options.id, file, memory)
     case .memoryBackendMemfd(let memfd): try MemoryBackend(id: options.id, memfd, memory)
     case .iothread(let thread): try IOThreadObject(id: options.id, thread)
+    case .filterDump(let dump): try FilterDumpObject(id: options.id, dump, in: network)
     case .rngBuiltin(let rng): try BuiltinRandom(rng)
     case .rngRandom(let rng): try HostRandom(rng)
     case .secret(let secret): try SecretObject(secret)

@@ -52,6 +52,31 @@ enum TypeTable {
     virtio-serial-port|device|A||nr:uint32=4294967295;name:str;
     virtserialport|virtio-serial-port|||chardev:str;
     virtconsole|virtserialport|||
+    virtio-net-pci-base|virtio-pci|A||vectors:uint32=4294967295;ioeventfd:bool=true;
+    virtio-net-pci|virtio-net-pci-base|||disable-legacy:OnOffAuto="auto";\
+      disable-modern:bool=false;mac:str;notify_on_empty:bool=true;gso:bool=true;\
+      x-txtimer:uint32=150000;mq:bool=false;mrg_rxbuf:bool=true;x-txburst:int32=256;\
+      host_mtu:uint16=0;tx:str;rss:bool=false;status:bool=true;failover:bool=false;\
+      virtio-backend:child<virtio-net-device>;packed:bool=false;ctrl_mac_addr:bool=true;\
+      tx_queue_size:uint16=256;guest_tso4:bool=true;use-disabled-flag:bool=true;hash:bool=false;\
+      host_tso6:bool=true;ctrl_guest_offloads:bool=true;guest_ufo:bool=true;ctrl_vq:bool=true;\
+      guest_ecn:bool=true;use-started:bool=true;iommu_platform:bool=false;host_ufo:bool=true;\
+      x-disable-legacy-check:bool=false;any_layout:bool=true;host_ecn:bool=true;\
+      guest_rsc_ext:bool=false;duplex:str;rsc_interval:uint32=300000;guest_announce:bool=true;\
+      netdev:str;host_tso4:bool=true;x-mtu-bypass-backend:bool=true;queue_reset:bool=true;\
+      ctrl_rx_extra:bool=true;rx_queue_size:uint16=256;guest_csum:bool=true;bootindex:int32;\
+      event_idx:bool=true;indirect_desc:bool=true;ctrl_vlan:bool=true;guest_tso6:bool=true;\
+      speed:int32=-1;csum:bool=true;ctrl_rx:bool=true;
+    virtio-net-device|virtio-device|||mac:str;gso:bool=true;x-txtimer:uint32=150000;\
+      mq:bool=false;mrg_rxbuf:bool=true;x-txburst:int32=256;host_mtu:uint16=0;tx:str;\
+      rss:bool=false;status:bool=true;failover:bool=false;ctrl_mac_addr:bool=true;\
+      tx_queue_size:uint16=256;guest_tso4:bool=true;hash:bool=false;host_tso6:bool=true;\
+      ctrl_guest_offloads:bool=true;guest_ufo:bool=true;ctrl_vq:bool=true;guest_ecn:bool=true;\
+      host_ufo:bool=true;host_ecn:bool=true;guest_rsc_ext:bool=false;duplex:str;\
+      rsc_interval:uint32=300000;guest_announce:bool=true;netdev:str;host_tso4:bool=true;\
+      x-mtu-bypass-backend:bool=true;ctrl_rx_extra:bool=true;guest_csum:bool=true;\
+      rx_queue_size:uint16=256;ctrl_vlan:bool=true;guest_tso6:bool=true;speed:int32=-1;\
+      csum:bool=true;ctrl_rx:bool=true;bootindex:int32;
     virtio-rng-device|virtio-device|||rng:link<rng-backend>;period:uint32=65536;\
       max-bytes:uint64=9223372036854775807;legacy-rng:str;
     virtio-bus|bus|A||
@@ -234,6 +259,9 @@ enum TypeTable {
       prealloc-context:link<thread-context>;prealloc;reserve;host-nodes:int;merge;
     memory-backend-memfd|memory-backend|||hugetlb;seal;hugetlbsize:int;
     memory-backend-ram|memory-backend|||
+    netfilter|object|A|user-creatable|queue:NetFilterDirection;netdev:string;insert:string;\
+      status:string;position:string;
+    filter-dump|netfilter|||maxlen:uint32;file:string;
     rng-builtin|rng-backend|||
     rng-backend|object|A|user-creatable|opened;
     rng-egd|rng-backend|||chardev:string;

@@ -5,6 +5,12 @@ package import Host
 package final class FrameDump: FrameObserver {
   package let path: String
   package let netdev: String
+  package var isOn = true
+  /// Which frames are of interest: those that the backend sends, those that it gets.
+  package var looksAtSent = true
+  package var looksAtReceived = true
+  /// What `info network` says after the file.
+  package var details = ""
   private let limit: Int
   private let file: FileDescriptor
   private var record = [UInt8]()
@@ -43,7 +49,7 @@ package final class FrameDump: FrameObserver {
   }
 
   package func observe(_ frame: Frame, isSentByPort: Bool) {
-    guard !isBroken else { return }
+    guard !isBroken, isOn, isSentByPort ? looksAtSent : looksAtReceived else { return }
     let kept = min(frame.count, limit)
     let now = HostClock.realtime / 1000
     record.removeAll(keepingCapacity: true)

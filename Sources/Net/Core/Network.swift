@@ -251,7 +251,8 @@ package final class Network {
     let mine = filters.sorted { $0.key < $1.key }.filter { $0.value.netdev == port.name }
     if mine.isEmpty { return "" }
     return "filters:\n"
-      + mine.map { "  - \($0.key): type=filter-dump,file=\($0.value.path)\n" }.joined()
+      + mine.map { "  - \($0.key): type=filter-dump,file=\($0.value.path),\($0.value.details)\n" }
+      .joined()
   }
 
   /// What QEMU warns of once everything is made.
