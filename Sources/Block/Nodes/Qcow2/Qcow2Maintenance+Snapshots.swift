@@ -43,7 +43,12 @@ extension Qcow2Maintenance {
     try begin()
     var l1 = try l1Table(header.l1TableOffset, header.l1Size)
     snapshot.l1TableOffset = try allocate(bytes: l1.count * 8)
-    try walk(&l1, 1, .clear)
+    do throws(BlockError) {
+      try walk(&l1, 1, .clear)
+    } catch {
+      try abandon()
+      throw error
+    }
     if !l1.isEmpty {
       try Qcow2Tables.store(l1, file, snapshot.l1TableOffset)
       try Qcow2Tables.store(l1, file, header.l1TableOffset)
@@ -75,7 +80,12 @@ extension Qcow2Maintenance {
     new += Array(repeating: 0, count: max(0, Int(needed) - new.count))
     let place = try allocate(bytes: new.count * 8)
     // Everything in it is shared with the snapshot now.
-    try walk(&new, 1, .clear)
+    do throws(BlockError) {
+      try walk(&new, 1, .clear)
+    } catch {
+      try abandon()
+      throw error
+    }
     try flushRefcounts()
     if !new.isEmpty { try Qcow2Tables.store(new, file, place) }
     header.l1TableOffset = place
@@ -103,6 +113,15 @@ extension Qcow2Maintenance {
     try free(snapshot.l1TableOffset, bytes: UInt64(snapshot.l1Size) * 8)
     try flushRefcounts()
     try file.flush()
+    try updateActiveFlags()
+    try end()
+  }
+
+  /// Takes back what `walk` has written: refcounts that did not fit are in memory only.
+  private mutating func abandon() throws(BlockError) {
+    let refused = self
+    self = try Qcow2Maintenance(file: file)
+    takeMark(from: refused)
     try updateActiveFlags()
     try end()
   }

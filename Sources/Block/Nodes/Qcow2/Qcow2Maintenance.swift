@@ -38,6 +38,9 @@ package struct Qcow2Maintenance {
     try file.flush()
   }
 
+  /// What `begin` has marked is for this one to clear.
+  mutating func takeMark(from other: Qcow2Maintenance) { isMarked = other.isMarked }
+
   /// Everything is consistent again.
   mutating func end() throws(BlockError) {
     try file.flush()
