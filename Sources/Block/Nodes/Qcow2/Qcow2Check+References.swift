@@ -64,13 +64,14 @@ extension Qcow2Checker {
   ) {
     guard entries > 0 else { return }
     let size = UInt64(entries) * 8
-    count(bytes: offset, size)
     l1Bytes += size
     // Tables that do not overlap fit into the file together; those that do are not read again and again.
-    guard offset < length, l1Bytes <= length &+ UInt64(header.clusterSize) else {
-      if offset < length { corrupt("ERROR: L1 tables overlap: offset 0x\(Self.hex(offset))") }
+    guard l1Bytes <= length &+ UInt64(header.clusterSize) else {
+      corrupt("ERROR: L1 tables overlap: offset 0x\(Self.hex(offset)) size 0x\(Self.hex(size))")
       return
     }
+    count(bytes: offset, size)
+    guard offset < length else { return }
     let piece = 1 << 17
     var done = 0
     while done < Int(entries) {

@@ -397,8 +397,8 @@ struct Qcow2Checker {
     try file.write(48, pointer.bytes)
     try file.flush()
     report = before
-    report.corruptions = again.report.corruptions
-    report.corruptionsFixed += structural - min(structural, again.report.corruptions)
+    report.corruptions = again.report.corruptions + snapshotCorruptions
+    report.corruptionsFixed += structural - min(structural, report.corruptions)
     report.corruptionsFixed += found.corruptions
     report.leaksFixed += found.leaks
     mustRebuild = false

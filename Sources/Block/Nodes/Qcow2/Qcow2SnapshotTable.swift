@@ -50,14 +50,15 @@ package struct Qcow2SnapshotTable: Equatable, Sendable {
     var input = Window(file: file, start: header.snapshotsOffset)
     for index in 0..<Int(header.snapshotCount) {
       var snapshot = Qcow2Snapshot()
-      let entry = Fields(try input.take(40))
-      snapshot.l1TableOffset = entry.u64(0)
-      snapshot.l1Size = entry.u32(8)
-      snapshot.seconds = entry.u32(16)
-      snapshot.nanoseconds = entry.u32(20)
-      snapshot.vmClockNanoseconds = entry.u64(24)
-      snapshot.vmStateSize = UInt64(entry.u32(32))
-      snapshot.extraSize = entry.u32(36)
+      let at = try input.take(40)
+      snapshot.l1TableOffset = input.u64(at)
+      snapshot.l1Size = input.u32(at + 8)
+      let (idSize, nameSize) = (Int(input.u16(at + 12)), Int(input.u16(at + 14)))
+      snapshot.seconds = input.u32(at + 16)
+      snapshot.nanoseconds = input.u32(at + 20)
+      snapshot.vmClockNanoseconds = input.u64(at + 24)
+      snapshot.vmStateSize = UInt64(input.u32(at + 32))
+      snapshot.extraSize = input.u32(at + 36)
       let wanted = snapshot.extraSize
       if wanted > Self.maximumExtra {
         guard let repair else {
@@ -72,15 +73,15 @@ package struct Qcow2SnapshotTable: Equatable, Sendable {
         cut += 1
       }
       let kept = min(wanted, Self.maximumExtra)
-      let extra = Fields(try input.take(Int(kept)))
-      input.skip(UInt64(wanted - kept))
+      let extra = try input.take(Int(kept))
       snapshot.extraSize = kept
-      if kept >= 8 { snapshot.vmStateSize = extra.u64(0) }
-      snapshot.diskSize = kept >= 16 ? extra.u64(8) : header.size
-      if kept >= 24 { snapshot.instructionCount = extra.u64(16) }
-      if kept > 24 { snapshot.unknownExtra = extra.bytes(24..<Int(kept)) }
-      snapshot.id = String(decoding: try input.take(Int(entry.u16(12))), as: UTF8.self)
-      snapshot.name = String(decoding: try input.take(Int(entry.u16(14))), as: UTF8.self)
+      if kept >= 8 { snapshot.vmStateSize = input.u64(extra) }
+      snapshot.diskSize = kept >= 16 ? input.u64(extra + 8) : header.size
+      if kept >= 24 { snapshot.instructionCount = input.u64(extra + 16) }
+      if kept > 24 { snapshot.unknownExtra = input.bytes(extra + 24, Int(kept) - 24) }
+      input.skip(UInt64(wanted - kept))
+      snapshot.id = input.text(try input.take(idSize), idSize)
+      snapshot.name = input.text(try input.take(nameSize), nameSize)
       input.align(8)
       if input.position > Self.maximumBytes {
         let left = Int(header.snapshotCount) - index
@@ -158,23 +159,34 @@ private struct Window {
   let file: any BlockNode
   let start: UInt64
   private(set) var position: UInt64 = 0
-  private var cached: [UInt8] = []
-  private var cachedAt: UInt64 = 0
+  private let buffer = IOBuffer(count: 1 << 17)
+  private var cached: Range<UInt64> = 0..<0
 
   init(file: any BlockNode, start: UInt64) {
     self.file = file
     self.start = start
   }
 
-  mutating func take(_ count: Int) throws(BlockError) -> [UInt8] {
-    guard count > 0 else { return [] }
-    if position < cachedAt || position + UInt64(count) > cachedAt + UInt64(cached.count) {
-      cached = try file.bytes(start &+ position, max(count, 4096))
-      cachedAt = position
+  /// The next `count` bytes, at most 65,536; where they are in the buffer until the next call.
+  mutating func take(_ count: Int) throws(BlockError) -> Int {
+    let end = position + UInt64(count)
+    if position < cached.lowerBound || end > cached.upperBound {
+      // Small tables cost a small read.
+      let size = position == 0 ? max(count, 4096) : buffer.count
+      try file.read(start &+ position, into: buffer.vector(0..<size))
+      cached = position..<position + UInt64(size)
     }
-    let from = Int(position - cachedAt)
-    position += UInt64(count)
-    return Array(cached[from..<from + count])
+    let at = Int(position - cached.lowerBound)
+    position = end
+    return at
+  }
+
+  func u16(_ at: Int) -> UInt16 { buffer.loadBigEndian(UInt16.self, at: at) }
+  func u32(_ at: Int) -> UInt32 { buffer.loadBigEndian(UInt32.self, at: at) }
+  func u64(_ at: Int) -> UInt64 { buffer.loadBigEndian(UInt64.self, at: at) }
+  func bytes(_ at: Int, _ count: Int) -> [UInt8] { buffer.bytes(at..<at + count) }
+  func text(_ at: Int, _ count: Int) -> String {
+    count == 0 ? "" : String(decoding: bytes(at, count), as: UTF8.self)
   }
 
   mutating func skip(_ count: UInt64) { position += count }
