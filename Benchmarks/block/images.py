@@ -1,13 +1,12 @@
 """Images to measure with: mixed data, and qcow2 files with many clusters in order or scattered, made without any tool."""
 
+import json
 import os
 import random
 import struct
+import sys
 from array import array
 
-CLUSTER = 65536
-REFCOUNTS = CLUSTER // 2
-L2_ENTRIES = CLUSTER // 8
 COPIED = 1 << 63
 
 
@@ -34,12 +33,21 @@ def mixed(path, size, seed=1):
             offset += length
 
 
-def qcow2(path, size, guest_clusters, scattered, seed=1):
+def qcow2(path, size, guest_clusters, scattered, seed=1, bits=16, stored=False):
     """A qcow2 file of `size` bytes in which `guest_clusters` (ascending) are mapped; their data is holes.
 
-    `scattered`: in random order of the file; otherwise in the guest's order.
+    `scattered`: in random order of the file; otherwise in the guest's order. `stored`: the data is allocated in the file system.
     """
+    CLUSTER = 1 << bits
+    REFCOUNTS, L2_ENTRIES = CLUSTER // 2, CLUSTER // 8
     source = random.Random(seed)
+
+    def place(file, cluster, entries):
+        row = array("Q", entries)
+        row.byteswap()
+        file.seek(cluster * CLUSTER)
+        row.tofile(file)
+
     l1_size = -(-size // (CLUSTER * L2_ENTRIES))
     l1_clusters = -(-l1_size * 8 // CLUSTER)
     tables = sorted({cluster // L2_ENTRIES for cluster in guest_clusters})
@@ -62,7 +70,7 @@ def qcow2(path, size, guest_clusters, scattered, seed=1):
         source.shuffle(hosts)
     with open(path, "wb") as file:
         header = struct.pack(
-            ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, l1_size, l1 * CLUSTER,
+            ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, bits, size, 0, l1_size, l1 * CLUSTER,
             refcount_table * CLUSTER, table_clusters, 0, 0, 0, 0, 0, 4, 104)
         file.write(header)
         place(file, refcount_table, [(first_block + index) * CLUSTER for index in range(blocks)])
@@ -79,27 +87,26 @@ def qcow2(path, size, guest_clusters, scattered, seed=1):
         for position, table in enumerate(tables):
             place(file, first_table + position, rows[table])
         file.truncate((first_data + count) * CLUSTER)
+        if stored:
+            os.posix_fallocate(file.fileno(), first_data * CLUSTER, count * CLUSTER)
     return {"l1": l1 * CLUSTER}
-
-
-def place(file, cluster, entries):
-    row = array("Q", entries)
-    row.byteswap()
-    file.seek(cluster * CLUSTER)
-    row.tofile(file)
-
 
 def scattered_100g(path, count=200_000):
     """100 GiB with `count` clusters, no two neighbours, in random order of the file."""
     source = random.Random(7)
-    half = (100 << 30) // CLUSTER // 2
+    half = (100 << 30) // 65536 // 2
     clusters = [2 * number for number in sorted(source.sample(range(half), count))]
     return qcow2(path, 100 << 30, clusters, True)
 
 
 def full_100g(path):
     """100 GiB, every cluster mapped, in order."""
-    return qcow2(path, 100 << 30, range((100 << 30) // CLUSTER), False)
+    return qcow2(path, 100 << 30, range((100 << 30) // 65536), False)
+
+
+def alternating(path, count=200_000):
+    """Clusters of 4 KiB, every other one stored."""
+    return qcow2(path, 2 * count * 4096, range(0, 2 * count, 2), False, bits=12, stored=True)
 
 
 def lose_table(path, places):
@@ -111,3 +118,11 @@ def lose_table(path, places):
         position = next(index for index, entry in enumerate(row) if entry)
         file.seek(places["l1"] + 8 * position)
         file.write(bytes(8))
+
+
+if __name__ == "__main__":
+    # Made by a process of its own: what the measured programs inherit stays small.
+    name, target, *rest = sys.argv[1:]
+    made = {"mixed": mixed, "scattered": scattered_100g, "full": full_100g, "alternating": alternating}[name](
+        target, *map(int, rest))
+    print(json.dumps(made))

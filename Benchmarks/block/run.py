@@ -49,17 +49,23 @@ def cases(folder):
     at = lambda name: os.path.join(folder, name)
     made = {}
 
+    def generate(kind, *numbers):
+        def make(path):
+            words = [sys.executable, os.path.join(HERE, "images.py"), kind, path, *map(str, numbers)]
+            return json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        return make
+
     def image(name, make):
         if name not in made:
             made[name] = make(at(name))
         return at(name)
 
     def mixed(name, size):
-        return lambda: image(name, lambda path: images.mixed(path, size))
+        return lambda: image(name, generate("mixed", size))
 
     def qcow2_of(name, raw, size, *options):
         def make():
-            image(raw, lambda path: images.mixed(path, size))
+            image(raw, generate("mixed", size))
             image(name, lambda path: subprocess.run(
                 ["qemu-img", "convert", "-O", "qcow2", *options, at(raw), path], check=True))
         return make
@@ -76,10 +82,10 @@ def cases(folder):
         return prepare
 
     def scattered():
-        image("scattered.qcow2", images.scattered_100g)
+        image("scattered.qcow2", generate("scattered"))
 
     def full():
-        image("full.qcow2", images.full_100g)
+        image("full.qcow2", generate("full"))
 
     big, small = 2 << 30, 512 << 20
     to_qcow2 = ["convert", "-f", "raw", "-O", "qcow2", at("mixed.raw"), at("out.qcow2")]
@@ -95,13 +101,13 @@ def cases(folder):
     zstd, zstd_best = compressed("zstd")
 
     def overlay():
-        image("mixed.raw", lambda path: images.mixed(path, big))
-        image("base2.raw", lambda path: images.mixed(path, big, seed=2))
+        image("mixed.raw", generate("mixed", big))
+        image("base2.raw", generate("mixed", big, 2))
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", at("mixed.raw"), "-F", "raw",
                         at("overlay.qcow2")], check=True)
 
     def child():
-        image("small.raw", lambda path: images.mixed(path, small))
+        image("small.raw", generate("mixed", small))
         image("small.qcow2", lambda path: subprocess.run(
             ["qemu-img", "convert", "-O", "qcow2", at("small.raw"), path], check=True))
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", at("below.qcow2"), str(small)],
@@ -129,13 +135,13 @@ def cases(folder):
     yield Case("check, scattered 100 GiB", ["check", at("scattered.qcow2")], None, 0.1, 0.04,
                prepare=scattered)
     yield Case("check -r leaks, a table lost", ["check", "-q", "-r", "leaks", at("damaged.qcow2")], None,
-               0.1, 0.04, prepare=fresh("damaged.qcow2", "scattered.qcow2", images.scattered_100g,
+               0.1, 0.04, prepare=fresh("damaged.qcow2", "scattered.qcow2", generate("scattered"),
                                         images.lose_table))
     yield Case("check, 1.6 M clusters in order", ["check", at("full.qcow2")], prepare=full)
-    yield Case("map --output=json, 200 k extents", ["map", "--output=json", at("scattered.qcow2")], None,
-               0.4, 0.15, prepare=scattered)
+    yield Case("map --output=json, 400 k entries", ["map", "--output=json", at("alternating.qcow2")], None,
+               0.4, 0.15, prepare=lambda: image("alternating.qcow2", generate("alternating")))
     yield Case("snapshot -c, 100 GiB mapped", ["snapshot", "-c", "one", at("snap.qcow2")], None, 0.4, 0.15,
-               prepare=fresh("snap.qcow2", "full.qcow2", images.full_100g))
+               prepare=fresh("snap.qcow2", "full.qcow2", generate("full")))
     read = ["bench", "-q", "-c", str(reads), "-d", "1", "-S", "1234567168", "-f", "qcow2",
             at("full.qcow2")]
     yield Case("random 4 KiB reads, 100 GiB, depth 1", read, None, 0.8, 0.5, prepare=full,

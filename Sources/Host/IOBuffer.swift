@@ -5,7 +5,7 @@ package import Glibc
 /// Threads: whoever has given an `IOVector` of it to a request leaves those bytes alone until the request is over; nothing here locks.
 @safe package final class IOBuffer: @unchecked Sendable {
   // SAFETY: allocated in init with `count` bytes, freed in deinit only.
-  @unsafe let base: UnsafeMutableRawPointer
+  @unsafe @usableFromInline let base: UnsafeMutableRawPointer
   /// Bytes.
   package let count: Int
 
@@ -59,7 +59,9 @@ package import Glibc
   }
 
   /// An integer at `offset` in big-endian order, as qcow2 stores it; 0 outside.
-  package func loadBigEndian<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type, at offset: Int)
+  @inlinable package func loadBigEndian<T: FixedWidthInteger & BitwiseCopyable>(
+    _ type: T.Type, at offset: Int
+  )
     -> T
   {
     guard offset >= 0, offset <= count - MemoryLayout<T>.size else { return 0 }
@@ -68,7 +70,9 @@ package import Glibc
   }
 
   /// Stores an integer at `offset` in big-endian order; nothing outside.
-  package func storeBigEndian<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at offset: Int) {
+  @inlinable package func storeBigEndian<T: FixedWidthInteger & BitwiseCopyable>(
+    _ value: T, at offset: Int
+  ) {
     guard offset >= 0, offset <= count - MemoryLayout<T>.size else { return }
     unsafe base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
   }

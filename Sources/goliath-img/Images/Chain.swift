@@ -10,7 +10,7 @@ enum Chain {
   }
 
   /// An image of a chain.
-  struct Layer: Sendable {
+  final class Layer: Sendable {
     let node: any BlockNode
     /// Clusters were allocated before anything was written: where they are holes of this file, they are zeros.
     let sparseFile: (any BlockNode)?
@@ -42,7 +42,7 @@ enum Chain {
   static func layers(_ node: any BlockNode) -> [Layer] {
     var nodes = [skippingFilters(node)]
     while let below = nodes.last.flatMap(backing) { nodes.append(skippingFilters(below)) }
-    return nodes.map(Layer.init)
+    return nodes.map { Layer($0) }
   }
 
   /// What one layer says of a stretch, with what follows from there being nothing below.

@@ -21,14 +21,21 @@ package struct TextOutput {
   /// A number in decimal.
   package mutating func decimal(_ number: UInt64) {
     if number < 10 { return bytes.append(UInt8(ascii: "0") + UInt8(number)) }
-    let start = bytes.count
+    var digits = 0
     var rest = number
     while rest > 0 {
-      let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
-      bytes.append(UInt8(ascii: "0") + UInt8(digit))
-      rest = quotient
+      digits += 1
+      rest /= 10
+      bytes.append(0)
     }
-    bytes[start...].reverse()
+    rest = number
+    var index = bytes.count
+    while digits > 0 {
+      index -= 1
+      digits -= 1
+      bytes[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+      rest /= 10
+    }
   }
 
   /// Writes what was collected.

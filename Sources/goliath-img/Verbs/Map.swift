@@ -84,17 +84,11 @@ struct MapPrinter {
   /// Data that is nowhere as it is ended the table.
   private(set) var hasUnmappable = false
 
-  private static let start = Array("{ \"start\": ".utf8)
-  private static let length = Array(", \"length\": ".utf8)
-  private static let depth = Array(", \"depth\": ".utf8)
-  private static let present = Array(", \"present\": ".utf8)
-  private static let zero = Array(", \"zero\": ".utf8)
-  private static let data = Array(", \"data\": ".utf8)
-  private static let offset = Array(", \"offset\": ".utf8)
-  private static let yes = Array("true".utf8)
-  private static let no = Array("false".utf8)
-  private static let next = Array("},\n".utf8)
-  private static let end = Array("}]\n".utf8)
+  private let start = Array("{ \"start\": ".utf8)
+  private let length = Array(", \"length\": ".utf8)
+  private let next = Array("},\n".utf8)
+  /// What stands between length and offset, for each combination that has occurred.
+  private var middles: [[UInt8]] = []
 
   init(isJSON: Bool, names: [String]) {
     self.isJSON = isJSON
@@ -109,23 +103,23 @@ struct MapPrinter {
 
   mutating func entry(_ entry: MapEntry, isLast: Bool) throws(BlockError) {
     if !isJSON { return human(entry) }
-    output.raw(MapPrinter.start)
+    output.raw(start)
     output.decimal(entry.start)
-    output.raw(MapPrinter.length)
+    output.raw(length)
     output.decimal(entry.length)
-    output.raw(MapPrinter.depth)
-    output.decimal(UInt64(entry.depth))
-    output.raw(MapPrinter.present)
-    output.raw(entry.isPresent ? MapPrinter.yes : MapPrinter.no)
-    output.raw(MapPrinter.zero)
-    output.raw(entry.isZero ? MapPrinter.yes : MapPrinter.no)
-    output.raw(MapPrinter.data)
-    output.raw(entry.isData ? MapPrinter.yes : MapPrinter.no)
-    if let offset = entry.offset {
-      output.raw(MapPrinter.offset)
-      output.decimal(offset)
+    let kind =
+      entry.depth << 4 | (entry.isPresent ? 1 : 0) | (entry.isZero ? 2 : 0)
+      | (entry.isData ? 4 : 0) | (entry.offset == nil ? 0 : 8)
+    while kind >= middles.count { middles.append([]) }
+    if middles[kind].isEmpty {
+      var text = ", \"depth\": \(entry.depth), \"present\": \(entry.isPresent)"
+      text += ", \"zero\": \(entry.isZero), \"data\": \(entry.isData)"
+      if entry.offset != nil { text += ", \"offset\": " }
+      middles[kind] = Array(text.utf8)
     }
-    output.raw(isLast ? MapPrinter.end : MapPrinter.next)
+    output.raw(middles[kind])
+    if let offset = entry.offset { output.decimal(offset) }
+    output.raw(isLast ? Array("}]\n".utf8) : next)
     output.flushWhenLarge()
   }
 

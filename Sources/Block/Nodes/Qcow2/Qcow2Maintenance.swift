@@ -169,6 +169,9 @@ package struct Qcow2Maintenance {
   ) throws(BlockError) -> Bool {
     let entrySize = header.l2EntrySize
     let mask = UInt64(header.clusterSize - 1)
+    // What is asked of the header in the loop would copy all of it each time.
+    let (clusterBits, hasDataFile) = (header.clusterBits, header.hasDataFile)
+    let bits = UInt64(clusterBits)
     var changed = false
     var first = 0
     var end = 0
@@ -178,12 +181,12 @@ package struct Qcow2Maintenance {
       let place = entry & Qcow2Entry.offsetMask
       if entry & Qcow2Entry.compressed != 0 {
         if delta != 0 {
-          let range = Qcow2Entry.compressedRange(entry, clusterBits: header.clusterBits)
+          let range = Qcow2Entry.compressedRange(entry, clusterBits: clusterBits)
           try refcounts.add(Int64(delta), bytes: range.offset, range.length)
         }
         continue
       }
-      if place == 0 || header.hasDataFile { continue }
+      if place == 0 || hasDataFile { continue }
       guard place & mask == 0 else {
         throw BlockError(
           EIO,
