@@ -39,11 +39,14 @@ private struct Conversion {
   private var sparseSize: UInt64 = 4096
   private var threadCount = 8
   private var rateLimit: UInt64 = 0
+  private let progress: Progress
   private let targetCache: CacheOption
   private let sourceCache: CacheOption
 
   init(_ arguments: Arguments) throws(ToolError) {
     self.arguments = arguments
+    // Before there is a target: whoever sees that may ask.
+    progress = try Progress(arguments)
     if let name = arguments.value("O") { format = name }
     if let text = arguments.value("S") {
       let problem = """
@@ -234,6 +237,6 @@ private struct Conversion {
     }
     copier.isSalvaging = arguments.has("salvage")
     copier.rateLimit = rateLimit
-    try copier.run(try Progress(arguments))
+    try copier.run(progress)
   }
 }
