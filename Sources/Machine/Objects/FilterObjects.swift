@@ -1,5 +1,5 @@
 package import DeviceModel
-import Host
+package import Host
 import JSON
 package import Net
 package import QAPI
