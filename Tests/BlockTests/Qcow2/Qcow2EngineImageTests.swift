@@ -185,6 +185,42 @@ import Testing
     }
   }
 
+  @Test(.enabled(if: QemuImg.isThere)) func aShrunkImageKeepsItsSnapshotAndGrowsWithZeros() throws {
+    let folder = ScratchFolder()
+    let file = MemoryDisk()
+    var options = Qcow2CreateOptions(size: 1 << 20)
+    options.clusterSize = 4096
+    try Qcow2Image.create(on: file, options)
+    var node = try Qcow2Node.open(
+      name: "n", file: file, backing: nil, dataFile: nil, options: Qcow2Options())
+    let bytes = Self.content(1 << 20)
+    try node.write(0, bytes)
+    try node.close()
+    file.save(folder.file("image"))
+    #expect(try QemuImg.run("snapshot", "-c", "before", folder.file("image")).status == 0)
+    let image = MemoryDisk.load(folder.file("image"))
+    node = try Qcow2Node.open(
+      name: "n", file: image, backing: nil, dataFile: nil, options: Qcow2Options())
+    try node.write(300_000, [1, 2, 3])
+    try node.truncate(to: 100_352, .off)
+    #expect(try node.bytes(0, 100_352) == Array(bytes[..<100_352]))
+    try node.truncate(to: 2 << 20, .off)
+    let all = try node.bytes(0, 2 << 20)
+    #expect(Array(all[..<100_352]) == Array(bytes[..<100_352]))
+    #expect(all[100_352...].allSatisfy { $0 == 0 })
+    try node.close()
+    image.save(folder.file("image"))
+    let check = try QemuImg.run("check", folder.file("image"))
+    #expect(check.status == 0, "\(check.text)")
+    let raw = MemoryDisk()
+    try raw.write(0, bytes)
+    raw.save(folder.file("raw"))
+    #expect(try QemuImg.run("snapshot", "-a", "before", folder.file("image")).status == 0)
+    let compare = try QemuImg.run(
+      "compare", "-f", "qcow2", "-F", "raw", folder.file("image"), folder.file("raw"))
+    #expect(compare.status == 0, "\(compare.text)")
+  }
+
   @Test func aSmallerBackingFileEndsInZeros() throws {
     let base = MemoryDisk()
     try base.write(0, [UInt8](repeating: 7, count: 100_000))

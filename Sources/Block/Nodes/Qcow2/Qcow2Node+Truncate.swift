@@ -61,8 +61,8 @@ extension Qcow2Node {
   /// Gives up what is behind the new end.
   private func shrink(to new: UInt64) throws(BlockError) {
     let old = length
-    if header.snapshotCount > 0 {
-      throw BlockError(ENOTSUP, "Can't shrink an image which has snapshots")
+    if header.snapshotCount > 0, header.version < 3 {
+      throw BlockError(ENOTSUP, "Can't resize a v2 image which has snapshots")
     }
     let edge = layout.clusterEnd(new)
     if edge < layout.clusterEnd(old) {
