@@ -108,11 +108,11 @@ extension BlockFile {
     setLength(length)
   }
 
-  /// Bytes that the file takes in its file system; nil for devices.
+  /// Bytes that the file takes in its file system; 0 for devices.
   package var allocatedSize: UInt64? {
     var status = stat()
     // SAFETY: `status` outlives the call.
-    guard kind == .regular, unsafe fstat(rawDescriptor, &status) == 0 else { return nil }
+    guard unsafe fstat(rawDescriptor, &status) == 0 else { return nil }
     return UInt64(max(0, status.st_blocks)) * 512
   }
 

@@ -2,6 +2,7 @@ import Block
 import Glibc
 import Host
 import JSON
+import Support
 import Testing
 
 @Suite struct FilterNodeTests {
@@ -102,5 +103,40 @@ import Testing
     try node.read(0, into: buffer.vector)
     #expect(buffer.bytes == [UInt8](repeating: 0, count: 16))
     #expect(try node.status(0, 8192).length == 4096)
+  }
+
+  /// With a loop device, where the host lets us make one.
+  @Test func blockDevicesAreDisks() throws {
+    let path = try folder.make("device", length: 1 << 20)
+    guard let tool = Process.find("losetup"), getuid() == 0 else { return }
+    let made = try Process.output([tool, "-f", "--show", path])
+    guard made.status == 0, made.text.hasPrefix("/dev/loop") else { return }
+    let device = String(made.text.prefix { $0 != "\n" })
+    defer { _ = try? Process.output([tool, "-d", device]) }
+    for isDirect in [false, true] {
+      let node = try graph.open(
+        device, format: "raw", options: ["cache": ["direct": .bool(isDirect)], "discard": "unmap"])
+      let file = try #require(node.child("file"))
+      #expect(file.driver == "host_device")
+      #expect(node.length == 1 << 20)
+      let data = IOBuffer([UInt8](repeating: 7, count: 10_000))
+      try node.write(100, from: data.vector, .forceUnitAccess)
+      #expect(try node.bytes(99, 10_002) == [0] + data.bytes + [0])
+      try node.writeZeroes(100, 5000, [])
+      #expect(try node.bytes(100, 5000) == [UInt8](repeating: 0, count: 5000))
+      #expect(try node.bytes(5100, 1) == [7])
+      try node.writeZeroes(0, 1 << 20, .mayUnmap)
+      #expect(try node.bytes(5100, 1) == [0])
+      try? node.discard(0, 1 << 20)
+      try node.flush()
+      #expect(throws: BlockError(EINVAL, "Cannot grow device files")) {
+        try node.truncate(to: 1 << 21, .off)
+      }
+      #expect(try !node.status(0, 1 << 20).isZero)
+      try graph.releaseIfUnused(node.name)
+    }
+    #expect(
+      throws: BlockError(EINVAL, "'file' driver requires '\(device)' to be a regular file")
+    ) { _ = try graph.open("file:\(device)", format: "raw") }
   }
 }
