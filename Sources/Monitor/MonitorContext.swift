@@ -80,8 +80,10 @@ package final class MonitorContext {
 
   /// A context without a machine; without `objects` or `blocks` its own, empty ones.
   package init(objects: ObjectRegistry? = nil, blocks: BlockGraph? = nil) {
-    self.blocks = blocks ?? BlockGraph()
-    let factory = ObjectFactory(MachineConfiguration(type: "none"))
+    let graph = blocks ?? BlockGraph()
+    self.blocks = graph
+    let factory = ObjectFactory(
+      MachineConfiguration(type: "none"), throttleGroups: graph.throttleGroups)
     self.objects = objects ?? ObjectRegistry(make: factory.make)
   }
 

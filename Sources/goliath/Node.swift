@@ -37,7 +37,8 @@ final class Node {
     monitorContext = MonitorContext(
       objects: ObjectRegistry(
         make: ObjectFactory(
-          configuration.machine, cpus: configuration.smp.cpus, network: network
+          configuration.machine, cpus: configuration.smp.cpus,
+          throttleGroups: blocks.throttleGroups, network: network
         ).make),
       blocks: blocks)
     let events = monitorContext.events

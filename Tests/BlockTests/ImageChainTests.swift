@@ -135,8 +135,11 @@ import Testing
     #expect(answer.bytes == [9, 5])
     #expect(try node.bytes(0, 1) == [5])
     #expect(graph.backingChain(of: overlay).count == 2)
+    graph.setOwnedByMonitor(overlay.name, true)
     try graph.removeOverlay(overlay.name, over: node)
     #expect(backend.node?.name == node.name)
+    #expect(graph.node(named: overlay.name)?.child("backing") == nil)
+    try graph.delete(overlay.name)
     try backend.remove()
     #expect(graph.entries.isEmpty)
   }

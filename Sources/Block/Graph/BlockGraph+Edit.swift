@@ -16,12 +16,15 @@ extension BlockGraph {
     let affected = backends(on: base)
     for backend in affected { backend.beginDrain() }
     defer { for backend in affected { backend.endDrain() } }
-    if BlockGraph.backing(of: overlay) == nil { try setBacking(of: overlay.name, to: base) }
+    if BlockGraph.backing(of: overlay) == nil {
+      try setBacking(of: overlay.name, to: base)
+      state.withLock { $0.entries[overlay.name]?.hasGivenBacking = true }
+    }
     try moveUsers(from: base.name, to: overlay.name)
     return node(named: overlay.name) ?? overlay
   }
 
-  /// Undoes `insertOverlay`: the users use `base` again. The overlay is closed unless the monitor owns it.
+  /// Undoes `insertOverlay`: the users use `base` again. The overlay is closed unless the monitor owns it; then it loses the backing file that it got.
   package func removeOverlay(
     _ name: String, over base: any BlockNode
   ) throws(BlockError) {
@@ -30,6 +33,9 @@ extension BlockGraph {
     for backend in affected { backend.beginDrain() }
     defer { for backend in affected { backend.endDrain() } }
     try moveUsers(from: name, to: base.name)
+    if let entry = entry(named: name), entry.hasGivenBacking, entry.isOwnedByMonitor {
+      try setBacking(of: name, to: nil)
+    }
     try releaseIfUnused(name)
   }
 

@@ -19,6 +19,8 @@ package final class BlockGraph: Sendable {
     /// The backing file as the image's header has it, and its format.
     package var backingFile: String?
     package var backingFormat: String?
+    /// Its backing file came with `insertOverlay`.
+    var hasGivenBacking = false
     package var users: [NodeUse] = []
     /// Why operations are refused now, by who refuses.
     package var blockers: [String] = []
