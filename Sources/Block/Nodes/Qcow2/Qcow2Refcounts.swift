@@ -240,8 +240,12 @@ final class Qcow2Refcounts {
         cluster = (index + 1) << blockShift
         continue
       }
-      if Self.load(block, cluster & blockMask, order) != 0 { start = cluster + 1 }
-      cluster += 1
+      // A block is asked for once: a large image has millions of clusters before the first free one.
+      let end = (index + 1) << blockShift
+      while cluster < end, cluster - start < count {
+        if Self.load(block, cluster & blockMask, order) != 0 { start = cluster + 1 }
+        cluster += 1
+      }
     }
     return start
   }
