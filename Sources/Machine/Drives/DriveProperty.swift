@@ -23,19 +23,19 @@ struct DriveProperty {
       throw DeviceError(.badValue, "Property '\(type).drive' can't find value '\(name)'")
     }
     let backend = emptyBackend()
-    do throws(BlockError) {
-      try backend.insert(node)
-      try graph.add(backend)
-    } catch {
+    do throws(BlockError) { try backend.insert(node) } catch {
+      graph.remove(backend)
       throw DeviceError(.badValue, error.message)
     }
     return backend
   }
 
-  /// A nameless drive without a medium, for a device that was given none (`ide-cd`); known once the device is attached.
+  /// A nameless drive without a medium, for a device that was given none (`ide-cd`); queries list it once the device is attached.
   func emptyBackend() -> BlockBackend {
     let backend = BlockBackend(graph)
     events.watch(backend)
+    // Only names can be taken.
+    try? graph.add(backend)
     return backend
   }
 
@@ -55,9 +55,12 @@ struct DriveProperty {
     }
   }
 
-  /// The device is gone: a drive of the command line stays without a device, a nameless one ends.
+  /// The device is gone: a drive of the command line stays without a device, a nameless one ends, and its node is free for others.
   func release(_ backend: BlockBackend) {
     backend.detachDevice()
-    if backend.name.isEmpty { graph.remove(backend) }
+    guard backend.name.isEmpty else { return }
+    graph.remove(backend)
+    // The device has no request in flight any more, so this does not wait.
+    do throws(BlockError) { try backend.remove() } catch { Log.error(error.message) }
   }
 }

@@ -1,6 +1,7 @@
 import Block
 import Glibc
 import Host
+import Jobs
 import JSON
 import Machine
 package import QAPI
@@ -43,6 +44,20 @@ extension MonitorCommands: @MainLoop BlockCoreCommands {
   @MainLoop
   package func blockdevDel(nodeName: String) async throws(QAPIError) {
     _ = try await changingBlocks { (graph) throws(BlockError) in try graph.delete(nodeName) }
+  }
+
+  package func blockdevCreate(
+    jobId: String, options: BlockdevCreateOptions
+  ) throws(QAPIError) {
+    switch options {
+    case .file, .qcow2: break
+    default: throw QAPIError("Driver does not support blockdev-create")
+    }
+    let work = ImageCreation(options, graph: context.blocks, gate: context.blockGate)
+    let job = try context.machine.jobs.create(
+      id: jobId, type: .create, model: JobModel(dismissesItself: false),
+      progress: JobProgress(total: 1), work: work)
+    job.start()
   }
 
   @MainLoop
