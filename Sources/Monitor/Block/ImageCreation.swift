@@ -1,6 +1,7 @@
 import Block
 import Glibc
 import Host
+import JSON
 import Jobs
 import QAPI
 
