@@ -14,7 +14,7 @@ struct BlockInformation: Sendable {
       var info = BlockInfo(
         device: backend.name, type: "unknown",
         removable: device?.hasRemovableMedium ?? true, locked: device?.isMediumLocked ?? false)
-      info.qdev = backend.deviceID ?? backend.devicePath
+      info.qdev = backend.shownDevice
       if let node = backend.node { info.inserted = try self.node(node, backend, flat: false) }
       if let device, device.hasRemovableMedium { info.trayOpen = device.isTrayOpen }
       switch backend.ioStatus {
@@ -149,7 +149,7 @@ struct BlockInformation: Sendable {
         backend.node.map { statistics(of: $0, asDrive: true) }
         ?? BlockStats(stats: BlockDeviceStats(BlockStatistics(now: 0), isDrive: true))
       stats.device = backend.name
-      stats.qdev = backend.deviceID ?? backend.devicePath
+      stats.qdev = backend.shownDevice
       let highest = stats.stats.wrHighestOffset
       stats.stats = BlockDeviceStats(backend.statistics, isDrive: true)
       stats.stats.wrHighestOffset = highest
@@ -174,6 +174,14 @@ struct BlockInformation: Sendable {
       stats.backing = .value(statistics(of: below, asDrive: asDrive))
     }
     return stats
+  }
+}
+
+extension BlockBackend {
+  /// What queries call the device: its id, or its path where it is the part of a virtio device that has none.
+  var shownDevice: String? {
+    if let path = devicePath, path.hasSuffix("/virtio-backend") { return path }
+    return deviceID ?? devicePath
   }
 }
 
