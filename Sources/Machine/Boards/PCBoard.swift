@@ -203,17 +203,18 @@ final class PCBoard: Board {
     let assembly = DeviceAssembly(
       self, properties, id: wanted.id, bus: bus, isHotplugged: isHotplugged)
     do throws(DeviceError) {
-      let device = try recipe.make(assembly)
-      try device.realize(in: parts.context)
       let place: String
       if isBoards {
         place = unattachedPath
       } else if let id = wanted.id {
         place = "/machine/peripheral/\(id)"
       } else {
+        // Also one that fails has had its number.
         place = "/machine/peripheral-anon/device[\(anonymousCount)]"
         anonymousCount += 1
       }
+      let device = try recipe.make(assembly)
+      try device.realize(in: parts.context)
       var placed = PlacedDevice(path: place, id: wanted.id, device: device)
       placed.settings = assembly.settings
       placed.attachments = assembly.attachments

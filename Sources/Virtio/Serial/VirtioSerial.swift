@@ -76,7 +76,7 @@ package final class VirtioSerial: VirtioDevice {
       index = Int(number)
     } else if port.isConsole, ports[0] == nil {
       index = 0
-    } else if let free = (1..<max(maximumPorts, 1)).first(where: { ports[$0] == nil }) {
+    } else if let free = (1..<(maximumPorts + 31) / 32 * 32).first(where: { ports[$0] == nil }) {
       index = free
     } else {
       throw DeviceError(
