@@ -50,7 +50,7 @@ import Testing
   ]
 
   /// Runs the commands on both and compares every answer; events too, by name and data, in order.
-  private func compare(
+  func compare(
     _ options: [String], _ commands: [(name: String, arguments: String)],
     eventsAsAWhole: Bool = false, _ location: SourceLocation = #_sourceLocation
   ) throws {
