@@ -127,6 +127,7 @@ package struct Qcow2Maintenance {
     let size = header.clusterSize
     let perRead = max(1, (1 << 20) / size)
     let buffer = IOBuffer(count: perRead * size)
+    var words = [UInt64](repeating: 0, count: size / 8)
     var next = 0
     while next < order.count {
       let start = l1[order[next]] & Qcow2Entry.offsetMask
@@ -141,7 +142,11 @@ package struct Qcow2Maintenance {
       try file.read(start, into: buffer.vector(0..<run * size))
       for position in 0..<run {
         let index = order[next + position]
-        let changed = try walkTable(buffer, position * size, delta, flags)
+        buffer.loadBigEndianWords(at: position * size, into: &words, at: 0, count: words.count)
+        let changed = try walkTable(&words, delta, flags)
+        if changed {
+          buffer.storeBigEndianWords(words, at: 0, count: words.count, to: position * size)
+        }
         let table = start + UInt64(position * size)
         if changed {
           try file.write(table, from: buffer.vector(position * size..<(position + 1) * size), [])
@@ -165,9 +170,9 @@ package struct Qcow2Maintenance {
 
   /// One L2 table; whether it was changed. Refcounts of clusters in a row are changed together.
   private mutating func walkTable(
-    _ buffer: IOBuffer, _ base: Int, _ delta: Int, _ flags: Flags
+    _ words: inout [UInt64], _ delta: Int, _ flags: Flags
   ) throws(BlockError) -> Bool {
-    let entrySize = header.l2EntrySize
+    let step = header.l2EntrySize / 8
     let mask = UInt64(header.clusterSize - 1)
     // What is asked of the header in the loop would copy all of it each time.
     let (clusterBits, hasDataFile) = (header.clusterBits, header.hasDataFile)
@@ -175,9 +180,9 @@ package struct Qcow2Maintenance {
     var changed = false
     var first = 0
     var end = 0
-    for index in 0..<header.l2Entries {
-      let at = base &+ index &* entrySize
-      let entry = buffer.loadBigEndian(UInt64.self, at: at)
+    for index in stride(from: 0, to: words.count, by: step) {
+      let entry = words[index]
+      if entry == 0 { continue }
       let place = entry & Qcow2Entry.offsetMask
       if entry & Qcow2Entry.compressed != 0 {
         if delta != 0 {
@@ -190,7 +195,7 @@ package struct Qcow2Maintenance {
       guard place & mask == 0 else {
         throw BlockError(
           EIO,
-          "Cluster allocation offset 0x\(String(place, radix: 16)) unaligned (guest cluster \(index))"
+          "Cluster allocation offset 0x\(String(place, radix: 16)) unaligned (entry \(index / step))"
         )
       }
       let cluster = Int(truncatingIfNeeded: place >> bits)
@@ -209,7 +214,7 @@ package struct Qcow2Maintenance {
         wanted = try refcounts.refcount(cluster) == 1 ? Qcow2Entry.copied : 0
       }
       if entry & Qcow2Entry.copied != wanted {
-        buffer.storeBigEndian(entry & ~Qcow2Entry.copied | wanted, at: at)
+        words[index] = entry & ~Qcow2Entry.copied | wanted
         changed = true
       }
     }
