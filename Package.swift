@@ -175,7 +175,7 @@ let package = Package(
     tests("DeviceModelTests", ["DeviceModel", "Shm", "QAPI", "JSON", "Host"]),
     tests("DistIRQTests", ["DistIRQ", "CPU", "DeviceModel"]),
     tests("NetTests", ["Net", "QAPI", "JSON", "Host"]),
-    tests("VirtioTests", ["Net", "Virtio", "Block", "PCI", "DeviceModel", "Shm", "Host"]),
+    tests("VirtioTests", ["Net", "QAPI", "Virtio", "Block", "PCI", "DeviceModel", "Shm", "Host"]),
     tests(
       "DevicesTests",
       ["Devices", "Block", "PCI", "DistIRQ", "DeviceModel", "Chardev", "Shm", "Host"]),

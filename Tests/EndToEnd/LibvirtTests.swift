@@ -19,4 +19,20 @@ struct LibvirtTests {
       #expect(result.text.contains(step), "\(result.text)")
     }
   }
+
+  /// A disk in a qcow2 image and a network card at the start, more of both while the guest runs, snapshots while it writes.
+  @Test func administersDisksAndNetworks() throws {
+    let python = try #require(Process.find("python3"))
+    let script = Checkout.root + "/Tests/EndToEnd/libvirt.py"
+    let guest = try #require(Guest.folder)
+    let result = try Process.output(
+      [python, script, Goliath.path, guest, "--disks", Goliath.program("goliath-img")],
+      seconds: 300)
+    if result.status == 77 {
+      print(result.text)
+      return
+    }
+    #expect(result.status == 0, "\(result.text)")
+    #expect(result.text.contains("snapshot of a domain that is off"), "\(result.text)")
+  }
 }

@@ -69,8 +69,8 @@ enum OwnKVM {
     guard Process.find("qemu-system-x86_64") != nil else {
       return print("skipped: qemu-system-x86 is not installed")
     }
-    let program = Goliath.path.split(separator: "/").dropLast().map { "/" + $0 }.joined()
-    let result = try KVMHost.start(["--", program + "/kvm-selftest"], seconds: 120)
+    let program = Goliath.program("kvm-selftest")
+    let result = try KVMHost.start(["--", program], seconds: 120)
     #expect(result.status == 0, "\(result.text)")
     let passed = result.text.split(separator: "\n").filter { $0.hasPrefix("ok - ") }
     #expect(passed.count == GuestProgram.all.count + 1, "\(result.text)")

@@ -36,7 +36,7 @@ import Testing
     _ body: @Sendable (MonitoredMachine, BlockGraph, Drive, QMPClient) async throws -> Void
   ) async throws {
     try await MonitoredMachine.run { monitored in
-      let graph = await MainLoop.query { monitored.context.blocks }
+      let graph = await monitored.context.blocks
       let drive = Drive()
       let backend = BlockBackend(graph, name: "cd", used: .consistentRead)
       backend.attach(drive, id: "dev", path: "/machine/peripheral/dev")

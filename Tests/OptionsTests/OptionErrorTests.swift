@@ -566,9 +566,6 @@ let refusals: [(line: String, sentence: String)] = [
   ),
   ("-fda x", "≠-fda x: floppy drives are not supported yet"),
   (
-    "-net user",
-  ),
-  (
     "-local-cpu 2",
     "≠-local-cpu 2: machines over several nodes are not supported yet; leave the option out"
   ),

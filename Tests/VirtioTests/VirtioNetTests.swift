@@ -2,6 +2,7 @@ import DeviceModel
 import Host
 import Net
 import PCI
+import QAPI
 import Shm
 import Support
 import Synchronization
@@ -67,7 +68,7 @@ private final class NetBench {
     network.register(function.card)
     try function.realize(in: context)
     function.card.ports[0].connect(to: wire.port)
-    configure(0x20, NetBench.window)
+    configure(0x20, UInt32(NetBench.window))
     configure(0x24, 0)
     configure(0x10, 0xC000)
     configure(0x04, 7)
