@@ -167,7 +167,7 @@ extension BlockFile {
   package static func makeTemporary() throws(SystemError) -> String {
     // SAFETY: the environment is not changed by this process; the string is copied at once.
     let folder = unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/var/tmp"
-    var template = Array("\(folder)/vl.XXXXXX".utf8CString)
+    var template = Array("\(folder)/vl.\(String(repeating: "X", count: 6))".utf8CString)
     // SAFETY: the array is writable and ends in a zero.
     let descriptor = unsafe goliath_temporary_file(&template)
     if descriptor < 0 { throw SystemError(call: "mkostemp", code: -descriptor) }

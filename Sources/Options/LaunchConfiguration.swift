@@ -61,6 +61,11 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var nographic = false
   /// `-nodefaults` was given.
   package var noDefaults = false
+  /// `-vga none` was given.
+  package var hasNoVideoCard = false
+  /// Whether a place on the PCI bus is kept for a video card, so that cards behind it have the numbers, and guests' networks the names,
+  /// that they have with QEMU's default one.
+  package var keepsVideoSlot: Bool { !noDefaults && !hasNoVideoCard }
   /// Pid file, daemon, sandbox: what concerns the host process.
   package var process = ProcessConfiguration()
   /// `-d` and `-D`.

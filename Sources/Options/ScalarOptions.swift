@@ -104,6 +104,7 @@ enum ScalarOptions {
       throw OptionError(
         .unsupported, origin, "video card '\(text)' is not supported yet; use -vga none")
     }
+    state.configuration.hasNoVideoCard = true
   }
 
   static let logItems: OptionDescriptor.Handler = { state, text, origin throws(OptionError) in

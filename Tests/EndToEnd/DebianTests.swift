@@ -8,7 +8,8 @@ import Testing
     let result = try Process.output(
       [
         python, Checkout.root + "/Tests/EndToEnd/debian.py", Goliath.path,
-        Goliath.program("goliath-img"), Checkout.root + "/scripts", Checkout.root + "/.build/debian",
+        Goliath.program("goliath-img"), Checkout.root + "/scripts",
+        Checkout.root + "/.build/debian",
       ], seconds: 800)
     if result.status == 77 {
       print(result.text)

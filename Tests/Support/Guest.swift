@@ -24,7 +24,8 @@ package enum Guest {
     let command = run.map { " goliath.run=\($0)" } ?? ""
     return [
       "-m", "\(memory)", "-smp", "\(cpus)", "-kernel", folder + "/vmlinuz", "-initrd",
-      folder + (devices ? "/initrd-devices.gz" : "/initrd.gz"), "-append", "console=ttyS0 panic=-1 \(append)\(command)",
+      folder + (devices ? "/initrd-devices.gz" : "/initrd.gz"), "-append",
+      "console=ttyS0 panic=-1 \(append)\(command)",
     ]
   }
 }

@@ -97,6 +97,8 @@ private final class NetBench {
     write(0x14, 1, 11)
     for queue in 0..<3 {
       let base = NetBench.ring(queue)
+      // A driver begins with empty rings.
+      memory.write(GuestAddress(base + 0x1000), [UInt8](repeating: 0, count: 0x1008))
       write(0x16, 2, UInt64(queue))
       write(0x18, 2, 8)
       write(0x20, 4, base)

@@ -112,7 +112,9 @@ extension DeviceAssembly {
     let pci = board.pci
     let isMultifunction = try properties.flag("multifunction", default: false)
     guard let address = try address() else {
-      guard let free = pci.freeDevice() else {
+      // The video card's place is the last resort.
+      let first: UInt8 = board.parts.configuration.keepsVideoSlot ? 3 : 2
+      guard let free = pci.freeDevice(from: first) ?? pci.freeDevice() else {
         throw DeviceError(
           .busy, "PCI: no slot/function available for \(name), all in use or reserved")
       }

@@ -97,7 +97,9 @@ struct BlockInformation: Sendable {
     // Filters show the image that they are before.
     let entry = graph.entry(of: node)
     var info = ImageInfo(
-      filename: entry?.filename ?? "", format: node.driver, dirtyFlag: false,
+      filename: entry?.filename ?? "", format: node.driver,
+      // QEMU says so of what knows its image; a null node has none.
+      dirtyFlag: storage(of: node) is NullNode ? nil : false,
       // Whole sectors, whatever a file's length is.
       virtualSize: Int(clamping: node.length &+ 511) & ~511)
     info.actualSize = node.allocatedSize.map { Int(clamping: $0) }
@@ -111,6 +113,11 @@ struct BlockInformation: Sendable {
       if !flat { info.backingImage = .value(try image(backing, flat: false)) }
     }
     return info
+  }
+
+  /// The node at the bottom.
+  private func storage(of node: any BlockNode) -> any BlockNode {
+    node.child("file").map(storage) ?? node
   }
 
   private func describe(_ image: Qcow2Node, in info: inout ImageInfo) throws(BlockError) {

@@ -3,15 +3,20 @@ import Host
 import Synchronization
 
 /// What one thread at a time compresses and decompresses clusters with, and the cluster that it last made.
-final class Qcow2Codec: @unchecked Sendable {
-  // SAFETY of sharing: whoever has taken it from `Qcow2Node.codecs` is alone with it until it is put back.
+///
+/// Whoever has taken it from `Qcow2Node.codecs` is alone with it until it is put back.
+final class Qcow2Codec: Sendable {
   private let codec: ClusterCodec
   /// Compressed bytes.
   let packed: IOBuffer
   /// A decompressed cluster.
   let cluster: IOBuffer
   /// Which cluster that is: its L2 entry, and the count of frees when it was read.
-  var held: (entry: UInt64, frees: UInt64)?
+  var held: (entry: UInt64, frees: UInt64)? {
+    get { contents.withLock { $0 } }
+    set { contents.withLock { $0 = newValue } }
+  }
+  private let contents = Mutex<(entry: UInt64, frees: UInt64)?>(nil)
 
   init?(_ type: Qcow2Header.CompressionType, clusterSize: Int) {
     guard let codec = ClusterCodec(type == .zlib ? .zlib : .zstd) else { return nil }
