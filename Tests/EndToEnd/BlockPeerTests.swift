@@ -141,11 +141,11 @@ import Testing
       var reply = try client.run(command, arguments.replacing("FOLDER", with: folder))
       // Nodes that were opened with one image may be listed in another order.
       if command == "query-named-block-nodes", let nodes = reply["return"]?.arrayValue {
-        reply = .array(
-          nodes.sorted {
-            ($0["file"]?.text ?? "") + ($0["drv"]?.text ?? "") < ($1["file"]?.text ?? "")
-              + ($1["drv"]?.text ?? "")
-          })
+        func key(_ node: JSONValue) -> String {
+          (node["drv"]?.text ?? "") + (node["image"]?["virtual-size"]?.text ?? "")
+            + normalized(node["file"]?.stringValue ?? "")
+        }
+        reply = .array(nodes.sorted { key($0) < key($1) })
       }
       result.append(("\(command) \(arguments)", normalized(reply)))
     }
