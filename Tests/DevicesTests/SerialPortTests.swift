@@ -42,6 +42,23 @@ private final class Backend: Sendable {
     #expect(backend.state.withLock { $0.bytes } == Array("hello".utf8))
   }
 
+  /// The write ends the interrupt of the empty transmitter, the backend takes the character at once, the transmitter is empty again: a driver
+  /// that waits for the edge must see it.
+  @Test func everyInterruptHasAnEdgeOfItsOwn() throws {
+    let (bench, port, backend) = try makePort()
+    bench.out(0x3F9, 0x02)
+    #expect(bench.lines[4].rises == 1)
+    bench.out(0x3F8, 0x41)
+    #expect(bench.lines[4].rises == 2)
+    // And where the backend takes it later, once.
+    backend.state.withLock { $0.room = 0 }
+    bench.out(0x3F8, 0x42)
+    #expect(bench.lines[4].rises == 2)
+    backend.state.withLock { $0.room = 1 }
+    port.backendWritable()
+    #expect(bench.lines[4].rises == 3)
+  }
+
   @Test func fullBackendHoldsTheGuestAndNothingIsLost() throws {
     let (bench, port, backend) = try makePort()
     backend.state.withLock { $0.room = 3 }

@@ -73,6 +73,8 @@ package final class SerialPort: Device, BusDevice {
     /// `receive` did not take everything.
     var hasMoreInput = false
     var line = InterruptLine.unconnected
+    /// The interrupt has gone since the line was last told its level: it must be low for a moment, or the next one has no edge.
+    var hasFallen = false
     /// What the backend was told last.
     var announcedLine: SerialLine?
     var clock: (any MachineClock)?
@@ -206,7 +208,10 @@ package final class SerialPort: Device, BusDevice {
       let wasAsserted = state.uart.interruptAsserted
       change(&state.uart)
       var effects = Effects()
-      if state.uart.interruptAsserted != wasAsserted { effects.line = state.line }
+      if state.uart.interruptAsserted != wasAsserted {
+        effects.line = state.line
+        if wasAsserted { state.hasFallen = true }
+      }
       effects.hasOutput =
         !state.isSending && !state.isBlocked && !state.uart.transmitQueue.isEmpty
       if state.uart.wantsTimeout, let clock = state.clock {
@@ -221,7 +226,7 @@ package final class SerialPort: Device, BusDevice {
     }
     if let deadline = effects.deadline { effects.timer?.arm(at: deadline) }
     if effects.hasOutput { transmit() }
-    effects.line?.settle { state.withLock { $0.uart.interruptAsserted } }
+    if let line = effects.line { settle(line) }
     effects.sinkToTell?.receiveReady()
   }
 
@@ -250,7 +255,21 @@ package final class SerialPort: Device, BusDevice {
     }
     if changed {
       let line = state.withLock { $0.line }
-      line.settle { state.withLock { $0.uart.interruptAsserted } }
+      settle(line)
+    }
+  }
+
+  /// Drives the line as the model wants it. Between a driver's look that ends an interrupt and this, another thread may have raised the next
+  /// one; the line is edge-triggered, so the end must show all the same.
+  private func settle(_ line: InterruptLine) {
+    line.settle {
+      state.withLock { state in
+        if state.hasFallen {
+          state.hasFallen = false
+          return false
+        }
+        return state.uart.interruptAsserted
+      }
     }
   }
 }
