@@ -36,8 +36,18 @@ struct ParsingFuzzer: Fuzzer {
     return value.printed()
   }
 
+  /// A number too large for a double is printed as `inf`, as QEMU does, which nothing parses.
+  private func hasInfinity(_ value: JSONValue) -> Bool {
+    switch value {
+    case .double(let number): !number.isFinite
+    case .array(let elements): elements.contains(where: hasInfinity)
+    case .object(let object): object.contains { hasInfinity($0.1) }
+    default: false
+    }
+  }
+
   func run(_ input: [UInt8]) {
-    guard let value = try? JSONValue(parsing: input) else { return }
+    guard let value = try? JSONValue(parsing: input), !hasInfinity(value) else { return }
     let printed = value.printed()
     // As in QEMU, members that share a bucket change places each time.
     require(again(again(printed)) == printed, "printed differently")
