@@ -10,14 +10,13 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
-from terminal import Failed, Terminal
+from terminal import Failed, Terminal, served
 
 PATIENCE = 240
 
@@ -65,19 +64,9 @@ class Scenario:
         guest.run("findmnt -n -o SOURCE /", "/dev/sda1")
         guest.run("systemctl is-system-running --wait", "running", PATIENCE)
         guest.run("ip -4 -o addr show", r"10\.0\.2\.15", PATIENCE)
-        served = os.path.join(self.folder, "served")
-        os.mkdir(served)
         content = os.urandom(8 << 20)
-        with open(os.path.join(served, "file"), "wb") as file:
-            file.write(content)
-        server = subprocess.Popen([sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", served, "0"],
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            number = re.search(r"port (\d+)", server.stdout.readline())[1]
-            guest.run(f"wget -q -O /root/file http://10.0.2.2:{number}/file; md5sum /root/file", hashlib.md5(content).hexdigest(), PATIENCE)
-        finally:
-            server.kill()
-            server.wait()
+        with served(self.folder, content) as address:
+            guest.run(f"wget -q -O /root/file {address}; md5sum /root/file", hashlib.md5(content).hexdigest(), PATIENCE)
         self.say("the network is configured, a file is fetched")
         self.power_off(guest)
         self.say("power off; the image is sound")

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from terminal import Failed, Terminal
+from terminal import Failed, Terminal, served
 
 # libvirt adds a USB controller and a memory balloon by itself.
 DOMAIN = """<domain type='{type}'>
@@ -285,22 +285,11 @@ class Scenario:
         guest("mke2fs /dev/vda >/dev/null && mount /dev/vda /root")
         self.say("start with a disk in a qcow2 image")
 
-        served = os.path.join(folder, "served")
-        os.mkdir(served)
         content = os.urandom(3 << 20)
-        with open(os.path.join(served, "file"), "wb") as file:
-            file.write(content)
-        server = subprocess.Popen([sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", served, "0"],
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            number = re.search(r"port (\d+)", server.stdout.readline())[1]
+        with served(folder, content) as address:
             guest("ip link set eth0 up; udhcpc -q -n -i eth0 -s /bin/true 2>&1", r"lease of 10\.0\.2\.15")
             guest("ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2")
-            guest(f"wget -q -O /root/file http://10.0.2.2:{number}/file && md5sum /root/file",
-                  hashlib.md5(content).hexdigest())
-        finally:
-            server.kill()
-            server.wait()
+            guest(f"wget -q -O /root/file {address} && md5sum /root/file", hashlib.md5(content).hexdigest())
         self.say("a file comes through user networking")
 
         self.attach(DISK.format(format="raw", cache="writeback", file=second, target="vdb"))

@@ -1,14 +1,34 @@
-"""A program on a terminal of its own, and what it says there."""
+"""A program on a terminal of its own, and what it says there; a file for guests to fetch."""
+import contextlib
 import os
 import pty
 import re
 import select
 import signal
+import subprocess
+import sys
 import time
 
 
 class Failed(Exception):
     """A step did not give what it must."""
+
+
+@contextlib.contextmanager
+def served(folder, content):
+    """Serves a file of these bytes by HTTP while the block runs; gives the address by which a guest with user networking reaches it."""
+    path = os.path.join(folder, "served")
+    os.mkdir(path)
+    with open(os.path.join(path, "file"), "wb") as file:
+        file.write(content)
+    server = subprocess.Popen([sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", path, "0"],
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        number = re.search(r"port (\d+)", server.stdout.readline())[1]
+        yield f"http://10.0.2.2:{number}/file"
+    finally:
+        server.kill()
+        server.wait()
 
 
 class Terminal:
