@@ -46,6 +46,24 @@ package struct CreateOptions: Sendable {
     values.last { $0.name == name }?.text
   }
 
+  /// Takes the backing file and its format as `-b`, `-B` and `-F` give them. Throws where `format` has no such thing.
+  mutating func set(
+    backing: String?, backingFormat: String?, for format: String
+  ) throws(ToolError) {
+    if let backing {
+      guard knows("backing_file") else {
+        throw ToolError("Backing file not supported for file format '\(format)'")
+      }
+      set("backing_file", backing)
+    }
+    if let backingFormat {
+      guard knows("backing_fmt") else {
+        throw ToolError("Backing format not supported for file format '\(format)'")
+      }
+      set("backing_fmt", backingFormat)
+    }
+  }
+
   package mutating func set(_ name: String, _ text: String) {
     values.removeAll { $0.name == name }
     values.append((name, text))

@@ -161,18 +161,8 @@ private struct Conversion {
     }
     for text in arguments.values("o") { try options.parse(text) }
     if options["size"] == nil { options.set("size", String(total)) }
-    if let backing = arguments.value("B") {
-      guard options.knows("backing_file") else {
-        throw ToolError("Backing file not supported for file format '\(format)'")
-      }
-      options.set("backing_file", backing)
-    }
-    if let backingFormat = arguments.value("F") {
-      guard options.knows("backing_fmt") else {
-        throw ToolError("Backing format not supported for file format '\(format)'")
-      }
-      options.set("backing_fmt", backingFormat)
-    }
+    try options.set(
+      backing: arguments.value("B"), backingFormat: arguments.value("F"), for: format)
     return options
   }
 

@@ -40,18 +40,8 @@ extension Verb {
         }
         options.set("size", String(size))
       }
-      if let backing = arguments.value("b") {
-        guard options.knows("backing_file") else {
-          throw ToolError("Backing file not supported for file format '\(format)'")
-        }
-        options.set("backing_file", backing)
-      }
-      if let backingFormat = arguments.value("F") {
-        guard options.knows("backing_fmt") else {
-          throw ToolError("Backing format not supported for file format '\(format)'")
-        }
-        options.set("backing_fmt", backingFormat)
-      }
+      try options.set(
+        backing: arguments.value("b"), backingFormat: arguments.value("F"), for: format)
       try resolveBacking(&options, file, isUnsafe: arguments.has("u"))
       guard options["size"] != nil else {
         throw ToolError("Image creation needs a size parameter")
