@@ -27,6 +27,19 @@ package protocol Accelerator: Sendable {
   var name: String { get }
   /// Makes an empty machine over `memory`, whose slots it follows. `cpuid` is what every vCPU reports.
   func makeVM(memory: GuestMemory, cpuid: CPUIDTable) throws(AcceleratorError) -> any VirtualMachine
+  /// The same over memory that goes from node to node by the page; `vcpus` of the machine are to be here.
+  func makeVM(
+    memory: GuestMemory, cpuid: CPUIDTable, coherent: CoherentMemory, vcpus: Int
+  ) throws(AcceleratorError) -> any VirtualMachine
+}
+
+extension Accelerator {
+  /// For accelerators that ask the memory for rights at each access.
+  package func makeVM(
+    memory: GuestMemory, cpuid: CPUIDTable, coherent: CoherentMemory, vcpus: Int
+  ) throws(AcceleratorError) -> any VirtualMachine {
+    try makeVM(memory: memory, cpuid: cpuid)
+  }
 }
 
 /// An accelerator's side of one machine.
@@ -37,6 +50,13 @@ package protocol VirtualMachine: AnyObject, Sendable {
   ) throws(AcceleratorError) -> any VCPU
   /// Ticks of the guest's time-stamp counter in a second.
   var tscFrequency: UInt64 { get }
+  /// The guest's time-stamp counter less the host's, for all vCPUs alike: what nodes of one machine share. Nil where the accelerator does
+  /// not know it. Setting it is for paused vCPUs.
+  var counterOffset: UInt64? { get set }
+  /// The guest's time-stamp counter now, by that offset; nil without one.
+  var counter: UInt64? { get }
+  /// The clock that the accelerator itself shows to guests (kvmclock) is `nanoseconds()` from now on, in nanoseconds. For paused vCPUs.
+  func setClock(_ nanoseconds: () -> Int64)
   /// The text of `info jit`, or nil.
   var statistics: String? { get }
   /// Counters for `query-stats`, or nil. Any thread.
@@ -45,15 +65,26 @@ package protocol VirtualMachine: AnyObject, Sendable {
   var isSingleStepping: Bool { get set }
   /// What is logged, or for which addresses, has changed: blocks that are chained past the log come apart. Any thread.
   func logChanged()
+  /// The node that runs these vCPUs of the machine is gone: nothing waits for them any more. Any thread.
+  func abandon(_ vcpus: [VCPUID])
 }
 
 extension VirtualMachine {
+  package var counterOffset: UInt64? {
+    get { nil }
+    set {}
+  }
+  package var counter: UInt64? { nil }
+  /// Accelerators without a clock of their own have none to set.
+  package func setClock(_ nanoseconds: () -> Int64) {}
   /// Accelerators without blocks have nothing to change.
   package var isSingleStepping: Bool {
     get { false }
     set {}
   }
   package func logChanged() {}
+  /// Accelerators that share nothing with other processes wait for none.
+  package func abandon(_ vcpus: [VCPUID]) {}
 }
 
 /// Why `VCPU.run` came back.
@@ -116,6 +147,13 @@ package protocol VCPUHost: AnyObject, Sendable {
   /// `width` is 1, 2 or 4.
   func readPort(_ port: UInt16, width: Int) -> UInt32
   func writePort(_ port: UInt16, width: Int, _ value: UInt32)
+  /// Whether several elements of a string instruction are better asked for at once.
+  var takesPortStrings: Bool { get }
+  /// Reads up to `count` elements from one port, in order, to the end of `values`; answers how many, at least one. With fewer than `count`
+  /// the vCPU looks at what it is asked before it goes on.
+  func readPorts(_ port: UInt16, width: Int, count: Int, into values: inout [UInt32]) -> Int
+  /// Writes elements to one port, in order; answers how many, as `readPorts` does.
+  func writePorts(_ port: UInt16, width: Int, _ values: [UInt32]) -> Int
   /// Physical memory that no RAM slot answers (or a write to ROM). `width` is 1, 2, 4 or 8.
   func readMemory(_ address: GuestAddress, width: Int) -> UInt64
   func writeMemory(_ address: GuestAddress, width: Int, _ value: UInt64)
@@ -127,4 +165,21 @@ package protocol VCPUHost: AnyObject, Sendable {
   var taskPriority: UInt8 { get set }
   /// The A20 gate: false clears bit 20 of every physical address.
   var isA20Enabled: Bool { get }
+}
+
+extension VCPUHost {
+  /// Ports that are near are asked one element at a time.
+  package var takesPortStrings: Bool { false }
+
+  package func readPorts(
+    _ port: UInt16, width: Int, count: Int, into values: inout [UInt32]
+  ) -> Int {
+    for _ in 0..<count { values.append(readPort(port, width: width)) }
+    return count
+  }
+
+  package func writePorts(_ port: UInt16, width: Int, _ values: [UInt32]) -> Int {
+    for value in values { writePort(port, width: width, value) }
+    return values.count
+  }
 }

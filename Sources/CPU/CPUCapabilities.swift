@@ -3,7 +3,7 @@ package struct CPUCapabilities: Sendable {
   package enum Kind: Sendable { case kvm, tcg }
   package let kind: Kind
   /// Everything that may be offered.
-  package let features: FeatureSet
+  package private(set) var features: FeatureSet
   /// The host's own CPUID: the source of `-cpu host` and `host-phys-bits`.
   package let host: CPUIDTable
   /// Ticks of the guest's TSC in a second, when known.
@@ -46,6 +46,13 @@ package struct CPUCapabilities: Sendable {
     features = set
     self.host = host
     self.tscFrequency = tscFrequency
+  }
+
+  /// The same accelerator with another set of features.
+  package func offering(_ features: FeatureSet) -> CPUCapabilities {
+    var result = self
+    result.features = features
+    return result
   }
 
   /// As QEMU's warnings begin.

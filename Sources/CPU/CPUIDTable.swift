@@ -30,6 +30,20 @@ package struct CPUIDTable: Equatable, Sendable {
   package var entries: [Entry]
   package init(_ entries: [Entry] = []) { self.entries = entries }
 
+  /// What two tables that say the same have in common: all entries in order, in hexadecimal, folded to 16 digits (FNV-1a).
+  package var digest: String {
+    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    for entry in entries.sorted(by: { ($0.leaf, $0.subleaf) < ($1.leaf, $1.subleaf) }) {
+      for word in [entry.leaf, entry.subleaf, entry.eax, entry.ebx, entry.ecx, entry.edx] {
+        for shift in [0, 8, 16, 24] as [UInt32] {
+          hash = (hash ^ UInt64(word >> shift & 0xFF)) &* 0x100_0000_01B3
+        }
+      }
+    }
+    let text = String(hash, radix: 16)
+    return String(repeating: "0", count: 16 - text.utf8.count) + text
+  }
+
   /// The stored entry; all zero when there is none.
   package func entry(_ leaf: UInt32, _ subleaf: UInt32 = 0) -> Entry {
     for entry in entries where entry.leaf == leaf {

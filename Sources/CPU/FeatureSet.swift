@@ -22,6 +22,7 @@ package struct CPUFeature: Equatable, Sendable {
 
   private static let byName: [String: CPUFeature] = {
     var table: [String: CPUFeature] = [:]
+    table.reserveCapacity(all.count)
     for feature in all { table[feature.name] = feature }
     return table
   }()
@@ -53,6 +54,15 @@ package struct FeatureSet: Equatable, Sendable {
     self.init()
     for name in list.split(separator: " ") { self[String(name)] = true }
   }
+
+  /// The set as `registers` gave it; what is missing at the end is empty.
+  package init(registers: [UInt32]) {
+    self.init()
+    for (index, word) in registers.prefix(words.count).enumerated() { words[index] = word }
+  }
+
+  /// All words in order.
+  package var registers: [UInt32] { words }
 
   package subscript(word: FeatureWord) -> UInt32 {
     get { words[word.rawValue] }

@@ -36,11 +36,14 @@ package struct BusRegion: Sendable {
   package let maximumWidth: Int
   /// Where regions overlap, the higher one answers.
   package let priority: Int
+  /// Bytes from the region's start where a write only tells the device to look at memory: the writer need not wait for its effect.
+  package let doorbells: Range<UInt64>?
 
   package init(
     name: String, start: UInt64, size: UInt64, device: any BusDevice, maximumWidth: Int = 4,
-    priority: Int = 0
+    priority: Int = 0, doorbells: Range<UInt64>? = nil
   ) {
+    self.doorbells = doorbells
     self.name = name
     self.start = start
     self.size = max(size, 1)
@@ -103,6 +106,16 @@ package final class AddressSpace: Sendable {
       return spans
     }
 
+    var doorbells: [Range<UInt64>] {
+      spans.compactMap { span in
+        let region = regions[span.region]
+        guard let wanted = region.doorbells, span.last < UInt64.max else { return nil }
+        let start = max(region.start &+ wanted.lowerBound, span.start)
+        let end = min(region.start &+ wanted.upperBound, span.last + 1)
+        return start < end ? start..<end : nil
+      }
+    }
+
     func find(_ address: UInt64) -> (BusRegion, UInt64)? {
       var low = 0
       var high = spans.count
@@ -118,22 +131,36 @@ package final class AddressSpace: Sendable {
 
   package init(name: String) { self.name = name }
 
+  private struct Observer: Sendable { let call: @Sendable () -> Void }
+  private let observer = Mutex<Observer?>(nil)
+
+  /// Calls `observer` after each change of the map, on the thread that made it, which may hold locks. One observer.
+  package func observe(_ observer: @escaping @Sendable () -> Void) {
+    self.observer.withLock { $0 = Observer(call: observer) }
+  }
+
+  private func change(_ body: ([BusRegion]) -> [BusRegion]) {
+    map.withLock { $0 = Map(body($0.regions)) }
+    observer.withLock { $0 }?.call()
+  }
+
+  /// Where writes need not be waited for, in order: what is not hidden below other regions.
+  package var doorbells: [Range<UInt64>] { map.withLock { $0 }.doorbells }
+
   /// All regions, in the order they were added.
   package var regions: [BusRegion] { map.withLock { $0 }.regions }
 
   /// Adds a region.
-  package func add(_ region: BusRegion) {
-    map.withLock { $0 = Map($0.regions + [region]) }
-  }
+  package func add(_ region: BusRegion) { change { $0 + [region] } }
 
   /// Takes out all regions of `device`.
   package func remove(_ device: any BusDevice) {
-    map.withLock { map in map = Map(map.regions.filter { $0.device !== device }) }
+    change { $0.filter { $0.device !== device } }
   }
 
   /// Takes out the regions of `device` and adds `regions`, in one step.
   package func replace(_ device: any BusDevice, with regions: [BusRegion]) {
-    map.withLock { map in map = Map(map.regions.filter { $0.device !== device } + regions) }
+    change { $0.filter { $0.device !== device } + regions }
   }
 
   /// Whether some device answers at `address`.

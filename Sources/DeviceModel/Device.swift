@@ -95,6 +95,8 @@ package struct DeviceType: Sendable {
 /// A device of the machine: made, realized (put into the machine), reset any number of times.
 package protocol Device: AnyObject, Sendable {
   static var type: DeviceType { get }
+  /// The type that it was made as, where a class has several; else `type`.
+  var typeInfo: DeviceType { get }
   /// Present property values in the order of the type's properties, for `info qtree`.
   var properties: [(name: String, value: PropertyValue)] { get }
   /// Maps regions, takes interrupt lines. Main loop, before the first vCPU runs or with the machine paused.
@@ -107,6 +109,7 @@ package protocol Device: AnyObject, Sendable {
 }
 
 extension Device {
+  package var typeInfo: DeviceType { Self.type }
   package var properties: [(name: String, value: PropertyValue)] { [] }
   package func unrealize(finished: @escaping @Sendable () -> Void) { finished() }
 }

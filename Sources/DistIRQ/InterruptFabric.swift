@@ -4,15 +4,33 @@
 package import DeviceModel
 import Synchronization
 
-/// Another node, as far as interrupts are concerned. Calls may come with the IOAPIC's lock held and must only
-/// queue: they never wait for the node.
+/// Another node, as far as interrupts are concerned. Calls may come with the IOAPIC's lock or a device's held and must only
+/// queue: but for those that say so they never wait for the node.
 package protocol RemoteDestination: AnyObject, Sendable {
   /// Delivers `message` to these vCPUs of the node; destination and shorthand have been resolved.
   func deliver(_ message: InterruptMessage, to vcpus: VCPUSet)
+  /// The same for INIT and start-up that a vCPU sends, on its thread, no lock held: returns when the node's local APICs have them, so
+  /// that whoever learns of it afterwards can rely on it.
+  func deliverAndWait(_ message: InterruptMessage, to vcpus: VCPUSet)
+  /// Waits while too much is queued for the node. On a vCPU's thread, no lock held.
+  func waitForRoom()
   /// Raises the NMI wire (LINT1) of the node's vCPUs.
   func pulseNMI()
   /// Tells the node that holds the I/O APIC about the end of a level-triggered interrupt.
   func endOfInterrupt(vector: UInt8)
+  /// Carries the level of the PIC's output to LINT0 of the boot processor, which that node runs.
+  func setLINT0(_ level: Bool)
+  /// An interrupt acknowledge cycle at the node that holds the PIC; nil when the request is gone. Unlike the others it waits for the node:
+  /// called on the boot processor's thread, no lock held.
+  func acknowledgePIC() -> UInt8?
+}
+
+extension RemoteDestination {
+  /// For those where `deliver` has delivered when it returns.
+  package func deliverAndWait(_ message: InterruptMessage, to vcpus: VCPUSet) {
+    deliver(message, to: vcpus)
+  }
+  package func waitForRoom() {}
 }
 
 /// Routes interrupts of one machine, as one node sees it. All methods: any thread, no lock of this module held.
@@ -77,9 +95,15 @@ package final class InterruptFabric: Sendable {
 
   let routes: RouteTable
   private let slots: [LocalAPICSlot?]
+  /// What vCPUs of other nodes have after a reset.
+  private let initialRoutes: [(index: Int, route: APICRoute)]
+  /// The node of the boot processor, if that is not this one.
+  private let bootNode: (any RemoteDestination)?
   private let remotes: [RemoteNode]
   private let locals: VCPUSet
   private let controllers: (any RemoteDestination)?
+  /// With other nodes: interrupts for vCPUs of this one.
+  package let localCounts: InterruptCounts?
   let ioapic = Mutex(IOAPICState())
   let pic = Mutex(PICState())
   /// Where the search for a lowest-priority destination begins.
@@ -91,6 +115,7 @@ package final class InterruptFabric: Sendable {
     let routes = RouteTable(initialIDs: processors.map { $0.apicID.rawValue })
     var slots: [LocalAPICSlot?] = []
     var remotes: [RemoteNode] = []
+    var initialRoutes: [(index: Int, route: APICRoute)] = []
     var locals = VCPUSet()
     let tell = configuration.routeChanged
     let routeChanged: (@Sendable (Int, APICRoute) -> Void)? =
@@ -108,6 +133,7 @@ package final class InterruptFabric: Sendable {
       case .remote(let destination):
         slots.append(nil)
         routes.set(index, apic.route)
+        initialRoutes.append((index, apic.route))
         if let known = remotes.firstIndex(where: { $0.destination === destination }) {
           remotes[known].members.insert(index)
         } else {
@@ -120,8 +146,11 @@ package final class InterruptFabric: Sendable {
     self.routes = routes
     self.slots = slots
     self.remotes = remotes
+    self.initialRoutes = initialRoutes
+    bootNode = remotes.first { $0.members.contains(0) }?.destination
     self.locals = locals
     controllers = configuration.controllers
+    localCounts = remotes.isEmpty ? nil : InterruptCounts()
   }
 
   /// The local APIC of a vCPU of this node; nil for others.
@@ -132,11 +161,12 @@ package final class InterruptFabric: Sendable {
   /// Number of vCPUs on all nodes.
   package var processorCount: Int { slots.count }
 
-  /// Power-on reset of IOAPIC and PIC and of this node's local APICs. All vCPUs are paused.
+  /// Power-on reset of IOAPIC and PIC and of this node's local APICs. All vCPUs of the machine are paused, and every node does the same.
   package func reset() {
     ioapic.withLock { $0.model.reset() }
     pic.withLock { $0.model.reset() }
     for slot in slots { _ = slot?.update { $0.reset() } }
+    for remote in initialRoutes { routes.set(remote.index, remote.route) }
     updateLINT0()
   }
 
@@ -155,20 +185,20 @@ package final class InterruptFabric: Sendable {
     send(message)
   }
 
-  /// Delivers an interprocessor interrupt of vCPU `sender`. The sender itself is not kicked.
+  /// Delivers an interprocessor interrupt of vCPU `sender`, on its thread. The sender itself is not kicked.
   func send(_ message: InterruptMessage, shorthand: DestinationShorthand, from sender: Int) {
     var kicks = VCPUSet()
     switch shorthand {
-    case .none: deliver(message, &kicks)
+    case .none: deliver(message, &kicks, isCommand: true)
     case .itself:
       var only = VCPUSet()
       only.insert(sender)
-      deliver(message, to: only, &kicks)
-    case .allIncludingSelf: deliver(message, to: routes.present, &kicks)
+      deliver(message, to: only, &kicks, isCommand: true)
+    case .allIncludingSelf: deliver(message, to: routes.present, &kicks, isCommand: true)
     case .allExcludingSelf:
       var others = routes.present
       others.remove(sender)
-      deliver(message, to: others, &kicks)
+      deliver(message, to: others, &kicks, isCommand: true)
     }
     kicks.remove(sender)
     kick(kicks)
@@ -210,12 +240,19 @@ package final class InterruptFabric: Sendable {
     routes.set(index, route)
   }
 
+  /// The PIC, which another node has, drives LINT0 of the boot processor, which is here.
+  package func receiveLINT0(_ level: Bool) {
+    guard let slot = slot(0), slot.update({ $0.setLINT0(level) }).kick else { return }
+    slot.kick()
+  }
+
   // MARK: - End of interrupt
 
   /// The end of a level-triggered interrupt, from a local APIC here or on another node.
   package func endOfInterrupt(vector: UInt8) {
     if let controllers {
       controllers.endOfInterrupt(vector: vector)
+      controllers.waitForRoom()
     } else {
       withIOAPIC { $0.model.endOfInterrupt(vector: vector) }
     }
@@ -223,26 +260,30 @@ package final class InterruptFabric: Sendable {
 
   // MARK: - Delivery
 
-  /// Finds the destinations of `message` and delivers to them.
-  private func deliver(_ message: InterruptMessage, _ kicks: inout VCPUSet) {
+  /// Finds the destinations of `message` and delivers to them. `isCommand`: it is a vCPU's, which may wait for other nodes.
+  private func deliver(
+    _ message: InterruptMessage, _ kicks: inout VCPUSet, isCommand: Bool = false
+  ) {
     guard message.asserted, message.deliveryMode != .reserved else { return }
     if let index = routes.singleDestination(message) {
       if let slot = slots[index] {
+        localCounts?.add(message.deliveryMode)
         if slot.accept(message) { kicks.insert(index) }
         return
       }
       var only = VCPUSet()
       only.insert(index)
-      deliver(message, to: only, &kicks)
+      deliver(message, to: only, &kicks, isCommand: isCommand)
       return
     }
     let matches = routes.destinations(message)
-    deliver(message, to: matches, &kicks)
+    deliver(message, to: matches, &kicks, isCommand: isCommand)
   }
 
   /// Delivers to these vCPUs, or for lowest priority to one of them.
   private func deliver(
-    _ message: InterruptMessage, to matches: VCPUSet, _ kicks: inout VCPUSet
+    _ message: InterruptMessage, to matches: VCPUSet, _ kicks: inout VCPUSet,
+    isCommand: Bool = false
   ) {
     var targets = matches
     if message.deliveryMode == .lowestPriority {
@@ -251,11 +292,20 @@ package final class InterruptFabric: Sendable {
       targets.insert(chosen)
     }
     for index in targets.intersection(locals).indices {
+      localCounts?.add(message.deliveryMode)
       if slots[index]?.accept(message) == true { kicks.insert(index) }
     }
     for node in remotes {
       let there = targets.intersection(node.members)
-      if !there.isEmpty { node.destination.deliver(message, to: there) }
+      if there.isEmpty { continue }
+      if !isCommand {
+        node.destination.deliver(message, to: there)
+      } else if message.deliveryMode == .initialize || message.deliveryMode == .startUp {
+        node.destination.deliverAndWait(message, to: there)
+      } else {
+        node.destination.deliver(message, to: there)
+        node.destination.waitForRoom()
+      }
     }
   }
 
@@ -304,9 +354,7 @@ package final class InterruptFabric: Sendable {
       let before = state.model.output
       let result = body(&state)
       let after = state.model.output
-      if before != after, let slot = slots.first ?? nil {
-        (_, kicked) = slot.update { $0.setLINT0(after) }
-      }
+      if before != after { kicked = driveLINT0(after) }
       return result
     }
     if kicked { slot(0)?.kick() }
@@ -315,14 +363,20 @@ package final class InterruptFabric: Sendable {
 
   /// The wire from the PIC to the boot processor after a reset of either.
   private func updateLINT0() {
-    pic.withLock { state in
-      let level = state.model.output
-      if let slot = slots.first ?? nil { _ = slot.update { $0.setLINT0(level) } }
-    }
+    guard controllers == nil else { return }
+    pic.withLock { state in _ = driveLINT0(state.model.output) }
   }
 
-  /// An interrupt acknowledge cycle of the boot processor; nil when the request is gone.
-  func acknowledgePIC() -> UInt8? {
-    withPIC { $0.model.output ? $0.model.acknowledge() : nil }
+  /// The PIC's output has this level, and its lock is held. True: kick the boot processor, here, once it is not.
+  private func driveLINT0(_ level: Bool) -> Bool {
+    if let slot = slots.first ?? nil { return slot.update { $0.setLINT0(level) }.kick }
+    bootNode?.setLINT0(level)
+    return false
+  }
+
+  /// An interrupt acknowledge cycle of the boot processor, here or on another node; nil when the request is gone.
+  package func acknowledgePIC() -> UInt8? {
+    if let controllers { return controllers.acknowledgePIC() }
+    return withPIC { $0.model.output ? $0.model.acknowledge() : nil }
   }
 }

@@ -71,6 +71,9 @@ package enum HostClock {
     while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
   }
 
+  /// Nanoseconds since the host was started, sleep included.
+  package static var boottime: Int64 { read(clockid_t(7)) }
+
   private static func read(_ clock: clockid_t) -> Int64 {
     var time = timespec()
     // SAFETY: `time` outlives the call.

@@ -1,3 +1,5 @@
+import Glibc
+
 extension IOBuffer {
   /// Copies `count` big-endian words from `offset` into `words` from `index`, in the host's order. What lies outside of either is left out.
   package func loadBigEndianWords(
@@ -36,11 +38,11 @@ extension IOBuffer {
 extension IOVector {
   /// Adds the other's memory at the end. Whoever owns it keeps it until the request is over: this value does not.
   package mutating func append(contentsOf other: IOVector) {
-    var copy = self
-    other.forEachPiece(0, other.count) { start, length in
+    for index in 0..<other.pieceCount {
+      let piece = unsafe other.pieces[index]
+      guard let start = unsafe piece.iov_base else { continue }
       // SAFETY: lives as long as `other`'s owner, which the caller keeps.
-      unsafe copy.append(start, count: length)
+      unsafe append(start, count: Int(piece.iov_len))
     }
-    self = copy
   }
 }

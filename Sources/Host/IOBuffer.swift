@@ -5,7 +5,7 @@ package import Glibc
 /// Threads: whoever has given an `IOVector` of it to a request leaves those bytes alone until the request is over; nothing here locks.
 @safe package final class IOBuffer: @unchecked Sendable {
   // SAFETY: allocated in init with `count` bytes, freed in deinit only.
-  @unsafe @usableFromInline let base: UnsafeMutableRawPointer
+  @unsafe let base: UnsafeMutableRawPointer
   /// Bytes.
   package let count: Int
 
@@ -58,23 +58,61 @@ package import Glibc
     unsafe memset(base + range.lowerBound, Int32(value), range.count)
   }
 
-  /// An integer at `offset` in big-endian order, as qcow2 stores it; 0 outside.
-  @inlinable package func loadBigEndian<T: FixedWidthInteger & BitwiseCopyable>(
-    _ type: T.Type, at offset: Int
-  )
-    -> T
-  {
-    guard offset >= 0, offset <= count - MemoryLayout<T>.size else { return 0 }
+  /// An integer at `offset` in big-endian order, as qcow2 stores it; 0 outside. One function for each width: generic ones are not specialised
+  /// across modules.
+  package func loadBigEndian(_ type: UInt8.Type, at offset: Int) -> UInt8 {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt8>.size else { return 0 }
     // SAFETY: inside the allocation; unaligned loads are allowed here.
-    return unsafe T(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: T.self))
+    return unsafe UInt8(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt8.self))
+  }
+
+  /// The same.
+  package func loadBigEndian(_ type: UInt16.Type, at offset: Int) -> UInt16 {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt16>.size else { return 0 }
+    // SAFETY: inside the allocation; unaligned loads are allowed here.
+    return unsafe UInt16(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+  }
+
+  /// The same.
+  package func loadBigEndian(_ type: UInt32.Type, at offset: Int) -> UInt32 {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt32>.size else { return 0 }
+    // SAFETY: inside the allocation; unaligned loads are allowed here.
+    return unsafe UInt32(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+  }
+
+  /// The same.
+  package func loadBigEndian(_ type: UInt64.Type, at offset: Int) -> UInt64 {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt64>.size else { return 0 }
+    // SAFETY: inside the allocation; unaligned loads are allowed here.
+    return unsafe UInt64(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
   }
 
   /// Stores an integer at `offset` in big-endian order; nothing outside.
-  @inlinable package func storeBigEndian<T: FixedWidthInteger & BitwiseCopyable>(
-    _ value: T, at offset: Int
-  ) {
-    guard offset >= 0, offset <= count - MemoryLayout<T>.size else { return }
-    unsafe base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
+  package func storeBigEndian(_ value: UInt8, at offset: Int) {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt8>.size else { return }
+    // SAFETY: inside the allocation.
+    unsafe base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt8.self)
+  }
+
+  /// The same.
+  package func storeBigEndian(_ value: UInt16, at offset: Int) {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt16>.size else { return }
+    // SAFETY: inside the allocation.
+    unsafe base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self)
+  }
+
+  /// The same.
+  package func storeBigEndian(_ value: UInt32, at offset: Int) {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt32>.size else { return }
+    // SAFETY: inside the allocation.
+    unsafe base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
+  }
+
+  /// The same.
+  package func storeBigEndian(_ value: UInt64, at offset: Int) {
+    guard offset >= 0, offset <= count - MemoryLayout<UInt64>.size else { return }
+    // SAFETY: inside the allocation.
+    unsafe base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt64.self)
   }
 }
 

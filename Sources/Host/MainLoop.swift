@@ -176,7 +176,8 @@ private final class EpollExecutor: SerialExecutor, TaskExecutor {
       state.posts.append(job)
       return state.jobs.count + state.posts.count == 1
     }
-    if first { signal() }
+    // The loop itself looks before it sleeps.
+    if first, !isCurrentThread { signal() }
   }
 
   /// Runs the jobs of the task that `make` makes until it ends or waits for something.

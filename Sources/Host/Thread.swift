@@ -58,6 +58,9 @@ package final class HostThread: Sendable {
     }
   }
 
+  /// What tells the calling thread from all others that are alive; no system call.
+  package static var currentHandle: UInt { UInt(pthread_self()) }
+
   /// Waits for the thread's end. Call it once.
   package func join() { pthread_join(handle, nil) }
 
@@ -66,6 +69,20 @@ package final class HostThread: Sendable {
 
   /// Sends a signal to the thread; with an empty handler it interrupts a system call.
   package func signal(_ number: Int32) { _ = pthread_kill(handle, number) }
+
+  /// Runs another program in this process from here on, found as a shell finds it. Comes back only with the reason why it cannot.
+  package static func replaceProgram(with program: String, _ arguments: [String]) -> SystemError {
+    var words = unsafe ([program] + arguments).map { unsafe strdup($0) }
+    unsafe words.append(nil)
+    // SAFETY: a list of C strings that ends with nil; freed when there is no other program.
+    unsafe execvp(program, words)
+    let code = errno
+    for index in unsafe words.indices { unsafe free(words[index]) }
+    return SystemError(call: "execvp", code: code)
+  }
+
+  /// This process's id, which is also its first thread's.
+  package static var processID: Int { Int(getpid()) }
 
   /// How many processors the host has for us, at least one.
   package static var processorCount: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }

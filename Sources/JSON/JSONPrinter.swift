@@ -49,6 +49,13 @@ package struct JSONPrinter: Sendable {
     append(name)
   }
 
+  /// The same for a name that is known only now.
+  package mutating func member(named name: String) {
+    separate()
+    print(name)
+    append(": ")
+  }
+
   /// Closes the object.
   package mutating func endObject() {
     level -= 1
@@ -161,9 +168,7 @@ package struct JSONPrinter: Sendable {
     beginObject()
     for position in object.wireOrder {
       let (name, value) = object.member(at: position)
-      separate()
-      print(name)
-      append(": ")
+      member(named: name)
       print(value)
     }
     endObject()

@@ -36,6 +36,40 @@ package struct KVMAccelerator: Accelerator {
     }
   }
 
+  /// With the host's page tables as the rights to pages: `CoherentMapping`.
+  package func makeVM(
+    memory: GuestMemory, cpuid: CPUIDTable, coherent: CoherentMemory, vcpus: Int
+  ) throws(AcceleratorError) -> any VirtualMachine {
+    if let setting = KVMAccelerator.shadowPaging() {
+      throw AcceleratorError(
+        .unavailable,
+        "memory of several nodes needs nested paging, which \(setting) turns off; use -accel tcg")
+    }
+    let mapping: CoherentMapping
+    do throws(CoherentMappingError) {
+      // Before the machine, whose slots are these mappings.
+      mapping = try CoherentMapping(memory, regions: coherent.regions, vcpus: vcpus)
+    } catch {
+      throw AcceleratorError(.unavailable, "memory of several nodes: \(error.text)")
+    }
+    let vm = try makeVM(memory: memory, cpuid: cpuid)
+    (vm as? KVMVirtualMachine)?.attach(mapping)
+    do throws(SystemError) { try mapping.start() } catch { throw AcceleratorError(error) }
+    return vm
+  }
+
+  /// What says that KVM keeps shadows of the guest's page tables, which it would not learn of when another node changes one; nil: nothing says so.
+  private static func shadowPaging() -> String? {
+    for (module, parameter) in [("kvm_amd", "npt"), ("kvm_intel", "ept")] {
+      let path = "/sys/module/\(module)/parameters/\(parameter)"
+      guard let bytes = try? FileDescriptor.contents(of: path, limit: 16) else { continue }
+      if bytes.first == UInt8(ascii: "N") || bytes.first == UInt8(ascii: "0") {
+        return "\(module).\(parameter)=\(String(decoding: bytes.prefix(1), as: UTF8.self))"
+      }
+    }
+    return nil
+  }
+
   /// Opens `/dev/kvm`. Throws `AcceleratorError.unavailable` with the sentence that QEMU users know.
   private static func open() throws(AcceleratorError) -> SystemFile {
     do throws(SystemError) {
@@ -86,6 +120,15 @@ package struct KVMAccelerator: Accelerator {
       try system.getSupportedCPUID()
     }
     return CPUIDTable(entries.compactMap { adapt($0, routesMSRs: routes) })
+  }
+
+  /// What guests' time-stamp counters count in a millisecond; nil when KVM does not tell.
+  package static var counterKilohertz: UInt64? {
+    guard let system = try? open(), let size = try? system.getVCPUMmapSize(),
+      let vm = try? system.createVM(), let vcpu = try? vm.createVCPU(id: 0, mmapSize: size),
+      let kilohertz = try? vcpu.getTSCKilohertz(), kilohertz > 0
+    else { return nil }
+    return UInt64(kilohertz)
   }
 
   private static func adapt(_ entry: CPUIDTable.Entry, routesMSRs: Bool) -> CPUIDTable.Entry? {

@@ -1,5 +1,6 @@
 import CKVM
 import CPU
+import Host
 import Shm
 import Synchronization
 
@@ -12,7 +13,7 @@ extension KVMVCPU {
     case KVM_EXIT_IO:
       servePorts(file.area.io)
     case KVM_EXIT_MMIO:
-      serveMemory(file.area.mmio)
+      if let exit = serveMemory(file.area.mmio) { return exit }
     case KVM_EXIT_HLT:
       activity = .halted
       return .halt
@@ -46,6 +47,7 @@ extension KVMVCPU {
   @inline(__always) private func servePorts(_ io: goliath_kvm_io) {
     hasPendingCompletion = true
     let width = Int(io.size)
+    if io.count > 1, host.takesPortStrings { return servePortString(io, width) }
     if io.is_out != 0 {
       for index in 0..<Int(io.count) {
         host.writePort(io.port, width: width, file.area.loadPortData(io, index))
@@ -57,11 +59,35 @@ extension KVMVCPU {
     }
   }
 
+  /// The elements of a string instruction, as many at a time as the host takes.
+  @inline(never) private func servePortString(_ io: goliath_kvm_io, _ width: Int) {
+    let count = Int(io.count)
+    if io.is_out != 0 {
+      var values = (0..<count).map { file.area.loadPortData(io, $0) }
+      while !values.isEmpty {
+        values.removeFirst(min(host.writePorts(io.port, width: width, values), values.count))
+      }
+    } else {
+      var values: [UInt32] = []
+      while values.count < count {
+        _ = host.readPorts(io.port, width: width, count: count - values.count, into: &values)
+      }
+      for (index, value) in values.enumerated() { file.area.storePortData(io, index, value) }
+    }
+  }
+
   /// A load or store that no slot answers, or a store to ROM.
-  @inline(__always) private func serveMemory(_ mmio: goliath_kvm_mmio) {
+  @inline(__always) private func serveMemory(_ mmio: goliath_kvm_mmio) -> VMExit? {
     hasPendingCompletion = true
     let address = GuestAddress(mmio.address)
     let isPowerOfTwo = mmio.length & (mmio.length &- 1) == 0
+    if vm.memory.isShared, let served = serveRAM(mmio) {
+      switch served {
+      case .done: return nil
+      case .later: return .interrupted
+      case .ended(let exit): return exit
+      }
+    }
     if isPowerOfTwo {
       if mmio.is_write != 0 {
         let width = Int(mmio.length)
@@ -75,6 +101,51 @@ extension KVMVCPU {
     }
     // The local APIC's page: its task priority may have changed under our copy.
     if mmio.is_write != 0, mmio.address & ~0xFFF == 0xFEE0_0000 { loadTaskPriority() }
+    return nil
+  }
+
+  private enum Served {
+    case done, later
+    case ended(VMExit)
+  }
+
+  /// An access to RAM that KVM's instruction emulator could not make because the page is on another node: with the right to it, it is made
+  /// here (distributed.md, section 7). Nil: it is a device's.
+  @inline(never) private func serveRAM(_ mmio: goliath_kvm_mmio) -> Served? {
+    let address = GuestAddress(mmio.address)
+    let count = Int(min(mmio.length, 8))
+    let isWrite = mmio.is_write != 0
+    guard let piece = unsafe vm.memory.translate(address), unsafe !(isWrite && piece.isReadOnly)
+    else { return nil }
+    _ = vm.mapping?.takeRefusal(of: threadID)
+    var value: UInt64 = 0
+    for index in 0..<count {
+      let at = address + UInt64(index)
+      // Byte by byte, for it may cross a page; those that are made already are made again to no harm.
+      let outcome = vm.memory.attempt(isWrite ? .write : .read, at, 1) { () -> UInt64 in
+        guard let byte = unsafe vm.memory.translate(at) else { return 0 }
+        if isWrite {
+          unsafe byte.host.storeBytes(
+            of: UInt8(truncatingIfNeeded: mmio.data >> UInt64(index * 8)), as: UInt8.self)
+          return 0
+        }
+        return unsafe UInt64(byte.host.load(as: UInt8.self))
+      }
+      switch outcome {
+      case .done(let byte): value |= byte << UInt64(index * 8)
+      case .frozen:
+        hasUnservedMemory = true
+        HostClock.sleep(nanoseconds: 1_000_000)
+        return .later
+      case .lost:
+        // KVM ends the instruction, and perhaps others that it emulates, before it looks: no guest goes on that cannot be told.
+        let exit = machineCheck(at: at)
+        if case .failure = exit { return .ended(exit) }
+        value = UInt64.max
+      }
+    }
+    if !isWrite { file.area.answerMMIO(value) }
+    return .done
   }
 
   /// A part of an access that crosses a page: 3, 5, 6 or 7 bytes.

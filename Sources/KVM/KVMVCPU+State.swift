@@ -67,7 +67,10 @@ extension KVMVCPU {
   }
 
   package func writeState(_ state: CPUState) throws(AcceleratorError) {
+    // What could not be served belongs to the state that goes.
+    hasUnservedMemory = false
     completePendingAccess()
+    hasUnservedMemory = false
     do throws(SystemError) {
       let apicBase = host.readMSR(ModelSpecificRegister.apicBase) ?? defaultAPICBase
       file.area.systemRegisters = state.kvmSystemRegisters(apicBase: apicBase)

@@ -4,6 +4,7 @@ package import CPU
 package import DeviceModel
 import Glibc
 import Host
+import Shm
 import Synchronization
 
 /// A vCPU of accelerator `kvm`.
@@ -44,6 +45,10 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
   var exitsSinceRead: UInt32 = 0
   /// Registers that this host lets a VMM read.
   var msrIndices: [UInt32]
+  /// The last exit was for RAM whose page could not be had then: it is served first.
+  var hasUnservedMemory = false
+  /// KVM_RUN failed for a page so often in a row without a known reason.
+  var strayFailures = 0
   /// The TSC that `readState` answered last; the same value written back changes nothing.
   var tscRead: UInt64?
 
@@ -92,10 +97,16 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
   private func adopt(_ current: pthread_t) {
     runner = current
     thread.store(goliath_thread_id(), ordering: .releasing)
+    vm.mapping?.adopt(goliath_thread_id(), descriptor: file.file.rawValue)
+    KVMVCPU.letKicksIn()
+  }
+
+  /// Unblocks the signal of kicks for the calling thread.
+  static func letKicksIn() {
     var set = sigset_t()
     // SAFETY: the set lives through the calls.
     unsafe sigemptyset(&set)
-    unsafe sigaddset(&set, KVMVCPU.kickSignal)
+    unsafe sigaddset(&set, kickSignal)
     unsafe pthread_sigmask(SIG_UNBLOCK, &set, nil)
   }
 
@@ -107,6 +118,7 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
     if activity != .running {
       return exitRequested.exchange(false, ordering: .sequentiallyConsistent) ? .interrupted : .halt
     }
+    if hasUnservedMemory, let exit = serveAgain() { return exit }
     loadTaskPriority()
     while true {
       if let error = enter() {
@@ -114,6 +126,7 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
           if takeExitRequest() { return .interrupted }
           continue
         }
+        if error == -Int(EFAULT), let exit = takeRefusal() { return exit }
         return .failure("kvm: KVM_RUN: \(SystemError(call: "KVM_RUN", code: Int32(-error)).reason)")
       }
       if let exit = handleExit() { return exit }
@@ -151,7 +164,8 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
 
   /// Lets the kernel finish the access that the last exit was about, so that the registers are those after the instruction.
   func completePendingAccess() {
-    while hasPendingCompletion {
+    // Without a value for it the instruction is not complete; the state is that before it.
+    while hasPendingCompletion, !hasUnservedMemory {
       file.area.setImmediateExit(true)
       isInside.store(true, ordering: .sequentiallyConsistent)
       let result = file.run()
@@ -162,6 +176,65 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
       if result >= 0 { _ = handleExit() }
     }
     file.area.setImmediateExit(exitRequested.load(ordering: .sequentiallyConsistent))
+  }
+
+  // MARK: - Pages of other nodes
+
+  /// The thread's id for the kernel.
+  var threadID: Int64 { thread.load(ordering: .relaxed) }
+
+  /// KVM_RUN failed because a page is not to be had; nil: it failed for something else.
+  @inline(never) private func takeRefusal() -> VMExit? {
+    guard let mapping = vm.mapping else { return nil }
+    switch mapping.takeRefusal(of: threadID) {
+    case .lost(let address):
+      strayFailures = 0
+      return machineCheck(at: address)
+    case .frozen: strayFailures = 0
+    case nil:
+      // The page was kept from another vCPU just then.
+      strayFailures += 1
+      if strayFailures > 1000 { return nil }
+    }
+    HostClock.sleep(nanoseconds: 1_000_000)
+    return .interrupted
+  }
+
+  /// The access that could not be served is tried again; nil: it is done.
+  @inline(never) private func serveAgain() -> VMExit? {
+    hasUnservedMemory = false
+    hasPendingCompletion = true
+    return handleExit()
+  }
+
+  /// The bytes of a page are lost with their node: a machine check in place of the access, as the software CPU's.
+  func machineCheck(at address: GuestAddress) -> VMExit {
+    let bank: UInt32 = 0x405
+    // KVM forgets one that it cannot deliver as long as the guest has set up no banks; the vCPU would come back for the page forever.
+    guard takesMachineChecks else { return lostForGood(address) }
+    var check = kvm_x86_mce()
+    // Uncorrected, of a data load, with the address of the page; the instruction has had no effect (SDM vol. 3B, 16.3.2).
+    check.status = 0xBD80_0000_0000_0134
+    check.addr = address.rawValue
+    check.misc = 2 << 6 | 12
+    check.mcg_status = 7
+    check.bank = 1
+    let isTaken = (try? file.setMCE(check)) != nil
+    registersInArea = false
+    let isKnown = (readMSR(bank) ?? 0) >> 63 == 1 || (readMSR(0x17A) ?? 0) & 4 != 0
+    if isTaken, isKnown { return .interrupted }
+    return lostForGood(address)
+  }
+
+  /// CR4.MCE: else a machine check shuts the processor down.
+  var takesMachineChecks: Bool {
+    (try? file.getSystemRegisters()).map { $0.cr4 & 0x40 != 0 } ?? false
+  }
+
+  func lostForGood(_ address: GuestAddress) -> VMExit {
+    .failure(
+      "kvm: memory at 0x\(String(address.rawValue, radix: 16)) was lost with another node, and the guest takes no machine checks"
+    )
   }
 
   // MARK: - Interrupts
@@ -190,6 +263,14 @@ package final class KVMVCPU: VCPU, @unchecked Sendable {
   }
 
   // MARK: - Time
+
+  /// Moves the guest's counter; paused only.
+  func moveOffset(by change: UInt64) {
+    learnTSCOffset()
+    let offset = tscOffset.load(ordering: .relaxed) &+ change
+    if (try? file.setTSCOffset(offset)) != nil { tscOffset.store(offset, ordering: .relaxed) }
+    tscRead = nil
+  }
 
   /// The host's counter now.
   static var hostTSC: UInt64 { goliath_rdtsc() }

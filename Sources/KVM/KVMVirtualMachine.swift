@@ -14,6 +14,7 @@ package final class KVMVirtualMachine: VirtualMachine {
   private let file: VMFile
   private let statisticsSource = StatisticsSource()
   let emulateOne: InstructionFallback?
+  let memory: GuestMemory
   let gate = MemoryGate()
 
   private let cpuid: CPUIDTable
@@ -41,6 +42,8 @@ package final class KVMVirtualMachine: VirtualMachine {
   /// The first vCPU's, which the others take over.
   private let firstTSCOffset = Mutex<UInt64?>(nil)
   private let tscKilohertz = Atomic<UInt64>(0)
+  private let pages = Mutex<CoherentMapping?>(nil)
+  private let adjustsClock: Bool
 
   /// A vCPU removes itself in its `deinit`, before the reference could dangle.
   private struct Unowned: Sendable {
@@ -70,6 +73,7 @@ package final class KVMVirtualMachine: VirtualMachine {
     self.system = system
     self.cpuid = cpuid
     self.emulateOne = emulateOne
+    self.memory = memory
 
     let shared = UInt64(file.checkExtension(KVM_CAP_SYNC_REGS))
     let wanted = UInt64(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
@@ -78,6 +82,7 @@ package final class KVMVirtualMachine: VirtualMachine {
     hasExceptionPayloads = KVMVirtualMachine.enable(file, KVM_CAP_EXCEPTION_PAYLOAD, 1)
     _ = KVMVirtualMachine.enable(file, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)
     routesMSRs = KVMVirtualMachine.routeMSRs(file)
+    adjustsClock = file.checkExtension(KVM_CAP_ADJUST_CLOCK) & Int(KVM_CLOCK_REALTIME) != 0
 
     // Below the largest firmware (16 MiB under 4 GiB), where no board has anything. Only some Intel processors use them.
     try? file.setIdentityMapAddress(0xFEFF_C000)
@@ -85,6 +90,14 @@ package final class KVMVirtualMachine: VirtualMachine {
 
     memory.observeSlots { [weak self] slots in self?.follow(slots) }
   }
+
+  deinit { pages.withLock { $0 }?.stop() }
+
+  /// Memory that goes from node to node by the page is opened to the guest by `mapping`. Before there are vCPUs.
+  package func attach(_ mapping: CoherentMapping) { pages.withLock { $0 = mapping } }
+
+  /// How memory of several nodes is opened to the guest; nil for any other memory.
+  var mapping: CoherentMapping? { pages.withLock { $0 } }
 
   private static func enable(_ file: borrowing VMFile, _ capability: Int32, _ value: UInt64) -> Bool
   {
@@ -168,6 +181,37 @@ package final class KVMVirtualMachine: VirtualMachine {
 
   package var tscFrequency: UInt64 { tscKilohertz.load(ordering: .relaxed) &* 1000 }
 
+  package var counterOffset: UInt64? {
+    get { firstTSCOffset.withLock { $0 } }
+    set {
+      guard let newValue else { return }
+      let change = firstTSCOffset.withLock { offset -> UInt64 in
+        guard let old = offset else { return 0 }
+        offset = newValue
+        return newValue &- old
+      }
+      guard change != 0 else { return }
+      // What the guest has written to a vCPU's counter stays as the difference to the others.
+      for vcpu in vcpus.withLock({ $0.compactMap { $0.vcpu } }) { vcpu.moveOffset(by: change) }
+    }
+  }
+
+  package var counter: UInt64? {
+    firstTSCOffset.withLock { $0 }.map { KVMVCPU.hostTSC &+ $0 }
+  }
+
+  package func setClock(_ nanoseconds: () -> Int64) {
+    var data = kvm_clock_data()
+    if adjustsClock {
+      // The kernel adds what passes until it gets there.
+      data.flags = UInt32(KVM_CLOCK_REALTIME)
+      data.realtime = UInt64(max(HostClock.realtime, 0))
+    }
+    data.clock = UInt64(max(nanoseconds(), 0))
+    // A kernel without it has no such clock.
+    try? file.setClock(data)
+  }
+
   /// KVM has no code cache to tell of.
   package var statistics: String? { nil }
 
@@ -178,7 +222,7 @@ package final class KVMVirtualMachine: VirtualMachine {
     members.withLock { state in
       let wanted = slots.map { slot in
         // SAFETY: the block lives as long as the machine's memory, which outlives its vCPUs.
-        let base = unsafe UInt(bitPattern: slot.block.base)
+        let base = unsafe UInt(bitPattern: slot.block.guestBase)
         return SlotTable.Slot(
           guest: slot.guest.rawValue, size: slot.size, host: base &+ UInt(slot.offset),
           isReadOnly: slot.isReadOnly, logsDirtyPages: state.logsDirtyPages && !slot.isReadOnly)

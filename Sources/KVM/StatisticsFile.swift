@@ -87,6 +87,22 @@ struct StatisticsFile: ~Copyable {
     }
   }
 
+  /// Where the first value of a counter is in the file; nil when the kernel has no such one.
+  func offset(of name: String) -> Int? {
+    entries.first { $0.statistic.name == name }.map { dataOffset + $0.firstWord * 8 }
+  }
+
+  /// The value at an offset. Any thread.
+  func value(at offset: Int) -> UInt64? {
+    var value: UInt64 = 0
+    let number = file.rawValue
+    // SAFETY: the kernel fills at most the eight bytes.
+    let result = unsafe withUnsafeMutableBytes(of: &value) {
+      unsafe pread(number, $0.baseAddress, 8, off_t(offset))
+    }
+    return result == 8 ? value : nil
+  }
+
   /// One description: flags, exponent, size, offset, bucket size, name.
   private static func entry(_ bytes: [UInt8]) -> Entry? {
     let flags = word(bytes, 0)

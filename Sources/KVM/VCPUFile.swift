@@ -145,6 +145,11 @@ struct VCPUFile: ~Copyable {
     try kvmSet("KVM_X86_SETUP_MCE", file.rawValue, goliath_KVM_X86_SETUP_MCE, capabilities)
   }
 
+  /// KVM_X86_SET_MCE: a machine check, as soon as the vCPU runs.
+  func setMCE(_ check: kvm_x86_mce) throws(SystemError) {
+    try kvmSet("KVM_X86_SET_MCE", file.rawValue, goliath_KVM_X86_SET_MCE, check)
+  }
+
   /// KVM_GET_DEVICE_ATTR of KVM_VCPU_TSC_OFFSET: guest's minus host's time-stamp counter.
   func getTSCOffset() throws(SystemError) -> UInt64 {
     var value: UInt64 = 0

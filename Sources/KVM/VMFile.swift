@@ -39,6 +39,11 @@ struct VMFile: ~Copyable {
       "KVM_SET_IDENTITY_MAP_ADDR", file.rawValue, goliath_KVM_SET_IDENTITY_MAP_ADDR, address)
   }
 
+  /// KVM_SET_CLOCK: what kvmclock shows.
+  func setClock(_ data: kvm_clock_data) throws(SystemError) {
+    try kvmSet("KVM_SET_CLOCK", file.rawValue, goliath_KVM_SET_CLOCK, data)
+  }
+
   /// KVM_CREATE_VCPU.
   func createVCPU(id: UInt32, mmapSize: Int) throws(SystemError) -> VCPUFile {
     let number = try kvmCall(

@@ -15,8 +15,12 @@ extension Machine {
         ?? DeviceError(.unavailable, "The machine takes no devices")
     }
     // A device comes between two instructions of the guest, not in the midst of one.
+    server?.hold()
     group.pause()
-    defer { group.release() }
+    defer {
+      group.release()
+      server?.release()
+    }
     let placed = try board.plug(wanted, isHotplugged: true)
     placed.device.reset(.cold)
     // A guest that has not started finds the device by itself.
@@ -70,20 +74,31 @@ extension Machine {
     finishRemoval(of: board.completePendingRemovals())
   }
 
+  private func removed(_ placed: PlacedDevice) {
+    if placed.device is any VirtioFunction {
+      emit(.deviceDeleted(device: nil, path: "\(placed.path)/virtio-backend"))
+    }
+    emit(.deviceDeleted(device: placed.id, path: placed.path))
+  }
+
   /// Devices that are in no list any more leave the machine; monitors hear when nothing of them is under way.
   private func finishRemoval(of gone: [PlacedDevice]) {
     for placed in gone {
       for attachment in placed.attachments { attachment.detach() }
+      let endings = placed.attachments.compactMap(\.ending)
       placed.device.unrealize { [weak self] in
         MainLoop.post { [weak self] in
           guard let self else { return }
-          // A vCPU may still be in an access that began before the regions went.
+          // A vCPU, here or on another node, may still be in an access that began before the regions went.
+          server?.hold()
           group.pause()
           group.release()
-          if placed.device is any VirtioFunction {
-            emit(.deviceDeleted(device: nil, path: "\(placed.path)/virtio-backend"))
+          server?.release()
+          guard !endings.isEmpty else { return removed(placed) }
+          WorkerPool.shared.submit {
+            for ending in endings { ending() }
+            MainLoop.post { [weak self] in self?.removed(placed) }
           }
-          emit(.deviceDeleted(device: placed.id, path: placed.path))
         }
       }
     }

@@ -21,6 +21,8 @@ package struct VCPUInfo: Equatable, Sendable {
   package let die: Int
   package let core: Int
   package let thread: Int
+  /// Number of its NUMA node; nil without NUMA.
+  package let numaNode: Int?
 }
 
 /// A function on PCI bus 0, as `query-pci` tells of it.
@@ -42,14 +44,16 @@ extension Machine {
   /// The vCPUs in order of their index.
   package var vcpus: [VCPUInfo] {
     let smp = configuration.smp
-    return group.threads.enumerated().map { index, thread in
-      VCPUInfo(
+    return group.threads.map { thread in
+      let index = Int(thread.vcpu.id.rawValue)
+      return VCPUInfo(
         id: thread.vcpu.id, threadID: thread.threadID,
         apicID: APICID(thread.apic.snapshot.initialID), isHalted: thread.isHalted,
         path: "/machine/unattached/device[\(index)]",
         socket: index / (smp.dies * smp.cores * smp.threads),
         die: index / (smp.cores * smp.threads) % smp.dies,
-        core: index / smp.threads % smp.cores, thread: index % smp.threads)
+        core: index / smp.threads % smp.cores, thread: index % smp.threads,
+        numaNode: numa?.node(ofVCPU: index))
     }
   }
 
@@ -168,7 +172,7 @@ extension Machine {
   private func whilePaused<R>(_ id: VCPUID, _ body: (VCPUThread) -> R) -> R? {
     guard let thread = thread(id) else { return nil }
     thread.pause()
-    thread.waitUntilParked()
+    group.waitUntilParked(thread)
     defer { thread.resume() }
     return body(thread)
   }
@@ -181,5 +185,29 @@ extension Machine {
       if let controller = placed.device as? I8042 { return controller }
     }
     return nil
+  }
+}
+
+// MARK: - Buses
+
+extension PlacedDevice {
+  /// The name of the bus it was put on; nil for the board's own devices.
+  package var busName: String? { bus?.name }
+  /// The path of the device that has that bus.
+  package var busOwner: String? { bus?.owner }
+}
+
+extension Machine {
+  /// The buses that a device has.
+  package func buses(of placed: PlacedDevice) -> [(name: String, type: String)] {
+    ((board as? PCBoard)?.buses ?? []).filter { $0.owner == placed.path }
+      .map { ($0.name, $0.type) }
+  }
+
+  /// The device behind a virtio function, and the names of its properties; nil for other devices.
+  package func backend(of placed: PlacedDevice) -> (type: String, properties: Set<String>)? {
+    guard let function = placed.device as? any VirtioFunction else { return nil }
+    let type = function.backendType
+    return (type, Set(TypeCatalog.standard.properties(of: type).map(\.name)))
   }
 }

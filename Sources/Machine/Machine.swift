@@ -1,6 +1,7 @@
 package import Block
 package import CPU
 package import Chardev
+package import Cluster
 package import DeviceModel
 package import DistIRQ
 package import Host
@@ -36,6 +37,8 @@ package final class Machine {
   package let acceleratorName: String
   /// What CPUID answers on every vCPU.
   package let cpuid: CPUIDTable
+  /// Which vCPUs are near which part of RAM, as the guest is told; nil when all are alike.
+  package let numa: NUMATopology?
   /// Interrupt controllers, for inspection.
   package let fabric: InterruptFabric
   package let chardevs: ChardevRegistry
@@ -53,7 +56,7 @@ package final class Machine {
   let vm: any VirtualMachine
   /// What `query-status` says of `singlestep`, under any accelerator.
   var wantsSingleSteps: Bool
-  let group = VCPUGroup()
+  let group: VCPUGroup
   let board: any Board
   /// The objects that the command line and monitors made.
   package let objects: ObjectRegistry
@@ -69,17 +72,34 @@ package final class Machine {
   private var control: RunControl
   /// The state that was told last to `runstate_set`.
   private var tracedState = RunState.prelaunch
+  /// Disks come to rest before this is carried out; nil while nobody waits for them.
+  private var delayed: [RunControl.Effect]?
+  private var settled: [CheckedContinuation<Void, Never>] = []
   private let onEvent: @MainLoop (QAPI.Event) -> Void
   private let onExit: @MainLoop (Int32) -> Void
+  /// The run of all nodes; nil for a machine on one node.
+  private(set) var cluster: ClusterControl?
+  /// RAM that goes from node to node by the page; nil for any other.
+  package let coherent: CoherentMemory?
+  /// Tells other nodes the memory map; on node 0 of several.
+  let publisher: ChipsetPublisher?
+  /// Makes other nodes' device accesses; on node 0 of several.
+  let server: DeviceServer?
+  /// Time-stamp counter and virtual time when the vCPUs last stood; nil where the accelerator does not know the counter.
+  private var stood: (counter: UInt64, time: Int64)?
+  /// The process is about to end.
+  private(set) var isEnding = false
 
   /// Builds the machine, in `prelaunch`.
   ///
   /// `onEvent` gets what monitors must know, before the command that caused it is answered; `onExit` gets the status with
-  /// which the process ends. Throws `MachineError`.
+  /// which the process ends. `seat` and `sharedMemory` are the place in the cluster and the RAM of a machine on several nodes; when all
+  /// of these are made, `takePart` follows. Throws `MachineError`.
   package init(
     _ configuration: LaunchConfiguration, accelerator: any Accelerator, cpuid: CPUIDTable,
     apicIDs: [APICID], chardevs: ChardevRegistry, blocks: BlockGraph = BlockGraph(),
-    objects: ObjectRegistry? = nil, network: Network? = nil,
+    objects: ObjectRegistry? = nil, network: Network? = nil, numa: NUMATopology? = nil,
+    seat: ClusterSeat? = nil, sharedMemory: NodeMemory? = nil,
     onEvent: @escaping @MainLoop (QAPI.Event) -> Void,
     onExit: @escaping @MainLoop (Int32) -> Void
   ) throws(MachineError) {
@@ -94,6 +114,7 @@ package final class Machine {
     network.onEvent = onEvent
     jobs = JobRegistry(onEvent: onEvent)
     self.cpuid = cpuid
+    self.numa = numa
     let objects =
       objects ?? ObjectRegistry(make: ObjectFactory(configuration.machine).make)
     self.objects = objects
@@ -101,50 +122,127 @@ package final class Machine {
     control = RunControl(actions: configuration.actions)
     let isEmpty = configuration.machine.type == "none"
     let requests = RequestBox()
-    let ram = try MemoryBackend.ofMachine(configuration, in: objects)
+    let ram = try MemoryBackend.ofMachine(configuration, in: objects, shared: sharedMemory?.block)
     let parts = MachineParts(
       configuration, apicIDs: isEmpty ? [] : apicIDs, ram: ram, blocks: blocks,
-      requests: requests)
+      requests: requests, numa: numa, seat: seat)
     drives = parts.drives
     memory = parts.context.memory
+    memory.engines = sharedMemory?.engines
     ports = parts.context.ports
     deviceMemory = parts.context.deviceMemory
     clock = parts.clock
     fabric = parts.fabric
-    board =
-      isEmpty
-      ? try EmptyBoard(configuration)
-      : try PCBoard(
-        parts, chardevs: chardevs, objects: objects, network: network)
+    var remote: (ports: RemoteDevice, memory: RemoteDevice)?
+    if isEmpty {
+      board = try EmptyBoard(configuration)
+    } else if let seat, !seat.isFirst {
+      remote = RemoteDevice.map(seat, in: parts.context)
+      board = RemoteBoard()
+    } else {
+      board = try PCBoard(parts, chardevs: chardevs, objects: objects, network: network)
+    }
+    coherent =
+      if let seat, let sharedMemory {
+        try sharedMemory.makeCoherent(
+          parts.context.memory,
+          PCMemoryMap(
+            ramSize: configuration.memory.size,
+            limit: configuration.machine.maximumRAMBelow4GiB), seat,
+          numa?.nodes.map { UInt64($0.ram.count) },
+          opensEarlyPages: accelerator.name == "kvm")
+      } else {
+        nil
+      }
+    group = VCPUGroup(coherent)
+    publisher = seat.flatMap { seat in
+      seat.isFirst
+        ? ChipsetPublisher(
+          seat, memory: parts.context.memory, deviceMemory: parts.context.deviceMemory, ram: ram,
+          a20: parts.a20) : nil
+    }
+    server = publisher.flatMap { publisher in
+      seat.map { DeviceServer($0, parts.context, publisher) }
+    }
     do {
-      vm = try accelerator.makeVM(memory: memory, cpuid: cpuid)
-      try makeVCPUs(parts)
+      vm =
+        if let coherent, let seat {
+          try accelerator.makeVM(
+            memory: memory, cpuid: cpuid, coherent: coherent, vcpus: seat.vcpus(of: seat.node).count
+          )
+        } else {
+          try accelerator.makeVM(memory: memory, cpuid: cpuid)
+        }
+      try makeVCPUs(parts, remotePorts: remote?.ports)
     } catch let error as AcceleratorError {
       throw MachineError(error.message)
     } catch {
       throw MachineError("cannot start a vCPU thread: \(error)")
     }
     let group = group
+    let server = server
     requests.connect { [weak self] request in
       // The guest must not run on past its own reset or power-off until the main loop gets to it.
       let holds = request.stopsTheGuest
       if holds { group.hold() }
+      let elsewhere = holds ? server?.noteHold() : nil
       MainLoop.post { [weak self] in
         self?.handle(request)
-        if holds { group.release() }
+        guard holds else { return }
+        guard let cluster = self?.cluster else { return group.release() }
+        cluster.afterwards { _ in
+          group.release()
+          if let elsewhere { cluster.endHold(elsewhere.hold, of: elsewhere.node) }
+        }
       }
     }
     connectHotplug()
     drives.events.connect { [weak self] error, backend in self?.diskFailed(error, backend) }
-    try resetAll(.cold)
+    if let seat { join(seat, parts, ram, remote?.memory) } else { try resetAll(.cold) }
   }
 
-  private func makeVCPUs(_ parts: MachineParts) throws {
+  /// Takes part in the cluster from now on.
+  private func join(
+    _ seat: ClusterSeat, _ parts: MachineParts, _ ram: RAMBlock?, _ remote: RemoteDevice?
+  ) {
+    let cluster = ClusterControl(seat, self)
+    self.cluster = cluster
+    let group = group
+    publisher?.begin()
+    seat.attach(
+      ClusterSeat.Receivers(
+        fabric: fabric, server: server, publisher: publisher,
+        follower: seat.isFirst
+          ? nil
+          : ChipsetFollower(
+            seat, memory: parts.context.memory, ram: ram, a20: parts.a20, device: remote),
+        coherent: coherent,
+        hold: { isOn in if isOn { group.hold() } else { group.release() } },
+        signal: { [weak cluster] signal, node, bytes in
+          cluster?.received(signal, from: node, bytes)
+        },
+        lost: { [weak cluster] node, reason in cluster?.lost(node, reason) }))
+  }
+
+  /// All nodes have made their machines: this one can be run together with the others.
+  /// On node 0, what the guest begins with is put into memory, which may be anywhere by now. Throws `MachineError`.
+  package func takePart() throws(MachineError) {
+    guard let cluster else { return }
+    try resetAll(.cold)
+    if cluster.isFirst {
+      cluster.begin()
+    } else {
+      cluster.seat.send(ClusterSignal(.ready), to: .devices)
+    }
+  }
+
+  private func makeVCPUs(_ parts: MachineParts, remotePorts: RemoteDevice?) throws {
     for (index, apicID) in parts.apicIDs.enumerated() {
       let id = VCPUID(UInt32(index))
       guard let apic = fabric.localAPIC(id) else { continue }
       let bus = VCPUBus(
-        id: id, apic: apic, ports: ports, deviceMemory: deviceMemory, a20: parts.a20)
+        id: id, apic: apic, ports: ports, deviceMemory: deviceMemory, a20: parts.a20,
+        publisher: publisher, remotePorts: remotePorts)
       let vcpu = try vm.makeVCPU(id: id, apicID: apicID, host: bus)
       bus.connect(vcpu)
       let name =
@@ -153,7 +251,8 @@ package final class Machine {
       let thread = VCPUThread(
         name: name, vcpu: vcpu, apic: apic, signature: cpuid.signature,
         tscFrequency: vm.tscFrequency,
-        isBoot: index == 0
+        isBoot: index == 0,
+        takesShortTurns: publisher != nil || remotePorts != nil
       ) { [weak self] id, exit in
         MainLoop.post { [weak self] in self?.handle(exit, of: id) }
       }
@@ -174,17 +273,38 @@ package final class Machine {
     set { control.actions = newValue }
   }
 
-  /// `stop`.
-  package func stop() { perform(control.stop()) }
+  /// Node 0, for a machine that it decides about; nil here, and alone.
+  private var decider: ClusterControl? { cluster.flatMap { $0.isFirst ? nil : $0 } }
 
-  /// `cont`. Throws when a reset must come first.
-  package func resume() throws(RunControlError) { perform(try control.resume()) }
+  /// `stop`. Disks that are busy end what they do afterwards: see `settle`.
+  package func stop() {
+    if let decider { return decider.request(.askStop) }
+    perform(from: state, control.stop())
+  }
+
+  /// `cont`. Throws when a reset must come first, or a node is lost.
+  package func resume() throws(RunControlError) {
+    if let reason = cluster?.seat.frozenReason {
+      throw RunControlError(message: "The cluster is frozen: \(reason)")
+    }
+    if let decider {
+      // The state is node 0's; what it forbids, it forbids here.
+      var copy = control
+      _ = try copy.resume()
+      return decider.request(.askContinue)
+    }
+    perform(from: state, try control.resume())
+  }
 
   /// `system_reset`.
-  package func reset() { perform(control.reset(.hostQmpSystemReset)) }
+  package func reset() {
+    if let decider { return decider.request(.askReset) }
+    perform(from: state, control.reset(.hostQmpSystemReset))
+  }
 
   /// `system_powerdown`: presses the power button.
   package func powerDown() {
+    if let decider { return decider.ask(ClusterSignal(.askPowerDown)) }
     Trace.write(.qemuSystemPowerdownRequest, "")
     onEvent(.powerdown)
     _ = board.pressPowerButton()
@@ -193,7 +313,12 @@ package final class Machine {
   /// `system_wakeup`. Throws when the guest is not suspended.
   package func wakeUp() throws(RunControlError) {
     Trace.write(.systemWakeupRequest, "")
-    perform(try control.wakeUp())
+    if let decider {
+      var copy = control
+      _ = try copy.wakeUp()
+      return decider.request(.askWakeUp)
+    }
+    perform(from: state, try control.wakeUp())
   }
 
   /// A disk failed, and its policy says that the machine stops.
@@ -201,6 +326,9 @@ package final class Machine {
 
   /// `inject-nmi`: an edge on LINT1 of every local APIC.
   package func injectNMI() { fabric.pulseNMI() }
+
+  /// What the cluster knows, for monitors; nil for a machine on one node.
+  package var seat: ClusterSeat? { cluster?.seat }
 
   /// Stops the guest while its state is being saved.
   func suspendForSaving() { perform(control.beginSaving()) }
@@ -214,6 +342,11 @@ package final class Machine {
   /// Ends the process in good order: `quit` or a signal.
   package func quit(_ cause: ShutdownCause) {
     Trace.write(.qemuSystemShutdownRequest, "reason=\(cause.rawValue)")
+    if let decider, !decider.isAlone {
+      let number = ShutdownCause.allCases.firstIndex(of: cause) ?? 0
+      return decider.ask(
+        ClusterSignal(.askQuit, number: UInt32(truncatingIfNeeded: number)))
+    }
     perform(control.shutDown(cause))
   }
 
@@ -238,6 +371,15 @@ package final class Machine {
   }
 
   private func handle(_ exit: VMExit, of id: VCPUID) {
+    if let decider, decider.report(exit, of: id.rawValue) { return }
+    act(on: exit, ofVCPU: id.rawValue)
+    // The thread parked itself before it reported.
+    let resume: @MainLoop () -> Void = { [weak self] in self?.thread(id)?.resume() }
+    if let cluster { cluster.afterwards { _ in resume() } } else { resume() }
+  }
+
+  /// What a vCPU of any node has stopped for.
+  func act(on exit: VMExit, ofVCPU id: UInt32) {
     switch exit {
     case .shutdown:
       Log.write([.guestErrors, .cpuReset], "CPU \(id): triple fault")
@@ -248,60 +390,154 @@ package final class Machine {
       perform(control.fail())
     case .halt, .interrupted, .interruptWindow: break
     }
-    // The thread parked itself before it reported.
-    thread(id)?.resume()
   }
 
-  private func perform(_ effects: [RunControl.Effect]) {
+  /// Another node has decided that the machine is in this state.
+  func follow(_ state: RunState) {
+    control.follow(state)
+    traceState()
+  }
+
+  /// Stops for good, without the other nodes: one of them is lost.
+  func freeze() {
+    let effects = control.stop()
+    traceState()
+    for effect in effects { perform(effect) }
+  }
+
+  private func traceState() {
     if state != tracedState {
       Trace.write(
         .runstateSet,
         "current_run_state \(tracedState.traced) new_state \(state.traced)")
       tracedState = state
     }
-    for effect in effects {
-      switch effect {
-      case .pauseVCPUs: pauseVCPUs()
-      case .resumeVCPUs: resumeVCPUs()
-      case .resetMachine, .wakeMachine:
-        do {
-          group.pause()
-          if effect == .wakeMachine { try wakeAll() } else { try resetAll(.warm) }
-          group.release()
-        } catch {
-          group.release()
-          Log.error("reset failed: \(error.message)")
-          onExit(1)
-        }
-      case .emit(let event): onEvent(event)
-      case .pressPowerButton: powerDown()
-      case .injectNMI: injectNMI()
-      case .exit(let status): onExit(status)
+  }
+
+  /// `before`: the state that a monitor's wish changes, and that is again where the nodes do not agree in time. First of the arguments, so that
+  /// it is looked at first.
+  private func perform(from before: RunState? = nil, _ effects: [RunControl.Effect]) {
+    traceState()
+    if let cluster { return cluster.perform(effects, from: before) }
+    if delayed != nil {
+      delayed?.append(contentsOf: effects)
+    } else {
+      carryOut(effects[...])
+    }
+  }
+
+  private func carryOut(_ effects: ArraySlice<RunControl.Effect>) {
+    var rest = effects
+    while let effect = rest.popFirst() {
+      if effect == .pauseVCPUs {
+        if pauseVCPUs() { return settleDisks(then: rest) }
+      } else {
+        perform(effect)
       }
     }
   }
 
-  /// Virtual time and vCPUs stand and go together; both begin standing.
-  private func pauseVCPUs() {
-    guard clock.isRunning else { return }
-    group.pause()
-    clock.pause()
-    // What devices have begun ends before anybody looks at the guest's memory.
-    for backend in blocks.backends {
-      backend.beginDrain()
-      backend.endDrain()
+  /// Does one thing, on this node.
+  func perform(_ effect: RunControl.Effect) {
+    switch effect {
+    case .pauseVCPUs:
+      // The steps of several nodes go on when this returns.
+      if pauseVCPUs() { for backend in blocks.backends { backend.settle(flushing: false) } }
+    case .resumeVCPUs: resumeVCPUs()
+    case .resetMachine, .wakeMachine:
+      do {
+        group.pause()
+        if effect == .wakeMachine { try wakeAll() } else { try resetAll(.warm) }
+        group.release()
+      } catch {
+        group.release()
+        Log.error("reset failed: \(error.message)")
+        onExit(1)
+      }
+    case .emit(let event): onEvent(event)
+    case .pressPowerButton: powerDown()
+    case .injectNMI: injectNMI()
+    case .exit(let status):
+      isEnding = true
+      onExit(status)
     }
-    Trace.write(.vmStateNotify, "running 0 reason \(state.traced)")
   }
 
-  private func resumeVCPUs() {
+  /// Virtual time and vCPUs stand and go together; both begin standing. True when disks have something to do first: requests that are under
+  /// way, which end before anybody looks at the guest's memory, and what a machine that stays as it is has only in caches.
+  private func pauseVCPUs() -> Bool {
+    guard clock.isRunning else { return false }
+    group.pause()
+    clock.pause()
+    // In this order: the counter may have seen more than the clock, never less.
+    let time = clock.now
+    stood = vm.counter.map { ($0, time) }
+    Trace.write(.vmStateNotify, "running 0 reason \(state.traced)")
+    return blocks.backends.contains {
+      $0.inFlight > 0 || !isRunning && $0.isInserted && !$0.isReadOnly
+    }
+  }
+
+  /// Goes on with `rest` when disks are at rest; the main loop serves everybody else meanwhile.
+  private func settleDisks(then rest: ArraySlice<RunControl.Effect>) {
+    delayed = Array(rest)
+    let flushes = !isRunning
+    WorkerPool.shared.submit { [blocks, weak self] in
+      for backend in blocks.backends { backend.settle(flushing: flushes) }
+      MainLoop.post { [weak self] in self?.disksHaveSettled() }
+    }
+  }
+
+  private func disksHaveSettled() {
+    let rest = delayed ?? []
+    delayed = nil
+    carryOut(rest[...])
+    // Another stop may have been asked for meanwhile.
+    guard delayed == nil else { return }
+    let waiting = settled
+    settled = []
+    for continuation in waiting { continuation.resume() }
+  }
+
+  /// Returns when what was asked of the machine has been done: after a stop, when disks are at rest and, on several nodes, all stand. Answers
+  /// why it was not, because another node did not take part.
+  @discardableResult
+  package func settle() async -> String? {
+    if let cluster, let reason = await cluster.settle() { return reason }
+    guard delayed != nil else { return nil }
+    await withCheckedContinuation { settled.append($0) }
+    return nil
+  }
+
+  /// How long other nodes may take to prepare for what a monitor asks, before it is given up; 10 unless set.
+  package func setOperationLimit(seconds: Double) { cluster?.setLimit(seconds: seconds) }
+
+  /// On several nodes, virtual time was zero at the host time `origin`.
+  func resumeVCPUs(origin: Int64? = nil) {
     guard !clock.isRunning else { return }
     Trace.write(.vmStateNotify, "running 1 reason \(state.traced)")
-    clock.resume()
+    continueCounter()
+    clock.resume(origin: origin)
+    vm.setClock { clock.now }
     hasRun = true
     for backend in blocks.backends { backend.resume() }
     for thread in group.threads { thread.apic.timeStampCounterChanged() }
     group.release()
+  }
+
+  /// The guest's time-stamp counter goes on from where it stood, as virtual time does. Other nodes get node 0's.
+  private func continueCounter() {
+    guard cluster?.isFirst ?? true, let stood, let own = vm.counter, let offset = vm.counterOffset
+    else { return }
+    self.stood = nil
+    // Another node may have stood later. Nodes know each other's time up to some microseconds; a counter must not go back on any of them.
+    let margin: Int64 = cluster == nil ? 0 : 20_000
+    let second: UInt64 = 1_000_000_000
+    let passed = min(UInt64(max(clock.now &- stood.time, 0)), 3600 * second) &+ UInt64(margin)
+    let ticks = second.dividingFullWidth(
+      passed.multipliedFullWidth(by: min(vm.tscFrequency, 100 * second))
+    ).quotient
+    vm.counterOffset = offset &+ (stood.counter &+ ticks &- own)
   }
 
   /// ACPI S3 ends: devices and vCPUs lost their state, memory did not.
@@ -339,7 +575,10 @@ package final class Machine {
 
   func thread(_ id: VCPUID) -> VCPUThread? {
     let threads = group.threads
-    return Int(id.rawValue) < threads.count ? threads[Int(id.rawValue)] : nil
+    // On one node the list has them all, in order.
+    let index = Int(id.rawValue)
+    if index < threads.count, threads[index].vcpu.id == id { return threads[index] }
+    return threads.first { $0.vcpu.id == id }
   }
 }
 

@@ -1,4 +1,5 @@
 import Block
+import Cluster
 import DeviceModel
 import Devices
 import DistIRQ
@@ -16,6 +17,8 @@ final class MachineParts {
   let fabric: InterruptFabric
   let a20 = A20Gate()
   let apicIDs: [APICID]
+  /// Which vCPUs are near which part of RAM; nil when all are alike.
+  let numa: NUMATopology?
   /// Guest RAM; nil for a machine without.
   let ram: RAMBlock?
   /// Where devices find their disks.
@@ -25,17 +28,17 @@ final class MachineParts {
 
   init(
     _ configuration: LaunchConfiguration, apicIDs: [APICID], ram: RAMBlock?, blocks: BlockGraph,
-    requests: RequestBox
+    requests: RequestBox, numa: NUMATopology? = nil, seat: ClusterSeat? = nil
   ) {
     self.configuration = configuration
     self.blocks = blocks
     drives = DriveProperty(graph: blocks, events: BlockEvents())
     self.ram = ram
     self.apicIDs = apicIDs
+    self.numa = numa
     clock = VirtualClock(wall: WallClock(configuration.rtc))
     let fabric = InterruptFabric(
-      InterruptFabric.Configuration(
-        processors: apicIDs.map { InterruptFabric.Processor(apicID: $0) }), clock: clock)
+      InterruptFabric.Configuration(apicIDs, seat: seat), clock: clock)
     self.fabric = fabric
     context = MachineContext(
       ports: AddressSpace(name: "I/O"), deviceMemory: AddressSpace(name: "memory"),
@@ -48,6 +51,28 @@ final class MachineParts {
         fabric.signalMSI(address: address, data: data)
       },
       request: { request in requests.send(request) })
+  }
+}
+
+extension InterruptFabric.Configuration {
+  /// The vCPUs of a machine, each where its seat says; without one, all here.
+  init(_ apicIDs: [APICID], seat: ClusterSeat?) {
+    guard let seat else {
+      self.init(processors: apicIDs.map { InterruptFabric.Processor(apicID: $0) })
+      return
+    }
+    let links = Dictionary(
+      uniqueKeysWithValues: seat.others.map {
+        ($0, LinkedInterrupts(seat.transport, to: $0, counters: seat.counters))
+      })
+    self.init(
+      processors: apicIDs.enumerated().map { index, id in
+        let node = index < seat.placement.count ? seat.placement[index] : seat.node
+        return InterruptFabric.Processor(
+          apicID: id, placement: links[node].map { .remote($0) } ?? .local)
+      })
+    controllers = links[.devices]
+    routeChanged = { [weak seat] vcpu, route in seat?.tell(route, of: vcpu) }
   }
 }
 

@@ -28,6 +28,9 @@ package struct RunControl: Equatable, Sendable {
   /// Whether vCPUs execute.
   package var isRunning: Bool { state == .running }
 
+  /// Another node, which decides, is in this state.
+  package mutating func follow(_ state: RunState) { self.state = state }
+
   /// `stop`.
   package mutating func stop() -> [Effect] {
     isRunning ? halt(.paused) : []
@@ -58,7 +61,7 @@ package struct RunControl: Equatable, Sendable {
 
   /// Power off: by the guest, a signal, the monitor.
   package mutating func shutDown(_ cause: ShutdownCause) -> [Effect] {
-    let byGuest = [.guestShutdown, .guestReset, .guestPanic].contains(cause)
+    let byGuest = RunControl.isOfGuest(cause)
     let event = Effect.emit(.shutdown(guest: byGuest, reason: cause))
     // What asks for the end of the process gets it whatever the action says; a reset does not ask for that.
     if byGuest || cause == .hostQmpSystemReset, actions.shutdown == .pause {
@@ -66,6 +69,11 @@ package struct RunControl: Equatable, Sendable {
     }
     state = .shutdown
     return [.pauseVCPUs, event, .exit(0)]
+  }
+
+  /// Whether the guest brought it about.
+  static func isOfGuest(_ cause: ShutdownCause) -> Bool {
+    [.guestShutdown, .guestReset, .guestPanic].contains(cause)
   }
 
   /// The guest reports that its kernel has crashed.

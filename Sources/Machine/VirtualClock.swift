@@ -26,7 +26,7 @@ package struct WallClock: Equatable, Sendable {
 package final class VirtualClock: MachineClock {
   private let wall: WallClock
   /// Host time at which virtual time was zero.
-  private let origin: Atomic<Int64>
+  private let zero: Atomic<Int64>
   /// Virtual time at which the machine stands, or -1 when it runs.
   private let frozen = Atomic<Int64>(0)
   private let startWall = HostClock.realtime
@@ -40,7 +40,7 @@ package final class VirtualClock: MachineClock {
   package init(wall: WallClock = WallClock(), queue: TimerQueue = MainLoop.timers) {
     self.wall = wall
     self.queue = queue
-    origin = Atomic(HostClock.monotonic)
+    zero = Atomic(HostClock.monotonic)
   }
 
   package var isRunning: Bool { frozen.load(ordering: .acquiring) < 0 }
@@ -48,8 +48,11 @@ package final class VirtualClock: MachineClock {
   package var now: Int64 {
     let standing = frozen.load(ordering: .acquiring)
     if standing >= 0 { return standing }
-    return HostClock.monotonic &- origin.load(ordering: .acquiring)
+    return HostClock.monotonic &- zero.load(ordering: .acquiring)
   }
+
+  /// Host time at which virtual time was zero.
+  package var origin: Int64 { zero.load(ordering: .acquiring) }
 
   package var wallClock: Int64 {
     let offset = wall.offsetInSeconds &* 1_000_000_000
@@ -76,11 +79,17 @@ package final class VirtualClock: MachineClock {
     for timer in live { timer.suspend() }
   }
 
-  /// Lets virtual time go on from where it stood. Main loop.
-  package func resume() {
+  /// Moves time that stands, to where the clocks of all nodes go on. Main loop.
+  package func stand(at time: Int64) {
+    guard !isRunning, time >= 0 else { return }
+    frozen.store(time, ordering: .releasing)
+  }
+
+  /// Lets virtual time go on from where it stood; with an `origin`, so that it was zero at that host time. Main loop.
+  package func resume(origin: Int64? = nil) {
     let standing = frozen.load(ordering: .acquiring)
     guard standing >= 0 else { return }
-    origin.store(HostClock.monotonic &- standing, ordering: .releasing)
+    zero.store(origin ?? HostClock.monotonic &- standing, ordering: .releasing)
     frozen.store(-1, ordering: .releasing)
     for timer in live { timer.program() }
   }
@@ -89,7 +98,7 @@ package final class VirtualClock: MachineClock {
 
   fileprivate func hostTime(_ deadline: Int64) -> Int64? {
     guard isRunning else { return nil }
-    let (sum, overflow) = deadline.addingReportingOverflow(origin.load(ordering: .acquiring))
+    let (sum, overflow) = deadline.addingReportingOverflow(zero.load(ordering: .acquiring))
     return overflow ? TimerQueue.never &- 1 : sum
   }
 }

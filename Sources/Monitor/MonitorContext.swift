@@ -48,6 +48,9 @@ package final class MonitorContext {
   /// File descriptors that clients gave with `getfd`.
   package let descriptors = DescriptorTable()
 
+  /// The other nodes of the machine; nil when it is all here.
+  package internal(set) var cluster: ClusterMonitors?
+
   /// Whether clients asked for events about migration (`migrate-set-capabilities`).
   var sendsMigrationEvents = false
 
@@ -64,6 +67,8 @@ package final class MonitorContext {
   let input = InputQueue()
   /// The machine as it is known before it is made (`-preconfig`).
   private(set) var preparation: MachinePreparation?
+  /// What the cluster looks like while the nodes of the machine are joining, which is before it is made.
+  private(set) var joining: (@MainLoop () -> ClusterInfo)?
   private var started: (machine: Machine, cpuCapabilities: CPUCapabilities)?
   private var waiters: [@MainLoop () -> Void] = []
   private var readers: [@MainLoop () -> Void] = []
@@ -108,9 +113,24 @@ package final class MonitorContext {
     dispatcher.start()
   }
 
+  /// The nodes of the machine are joining until `start`: commands run that do not need the machine, others wait. `status` is what
+  /// `query-cluster` tells meanwhile.
+  package func join(
+    _ preparation: MachinePreparation, status: @escaping @MainLoop () -> ClusterInfo
+  ) {
+    var preparation = preparation
+    // What was changed with `-preconfig` holds.
+    if let earlier = self.preparation { preparation.actions = earlier.actions }
+    joining = status
+    prepare(preparation)
+  }
+
+  /// Whether a command of this kind has to wait until the nodes have joined.
+  func waits(_ command: Command) -> Bool { joining != nil && !command.allowsPreconfig }
+
   /// Makes the machine that was prepared. Throws when that was done.
   func exitPreconfig() throws(QAPIError) {
-    guard let preparation else {
+    guard let preparation, joining == nil else {
       throw QAPIError("The command is permitted only before machine initialization")
     }
     preparation.makeMachine()
@@ -146,6 +166,10 @@ package final class MonitorContext {
   /// Throws QEMU's sentence for a command that needs the machine while there is none yet.
   func checkAvailable(_ command: Command) throws(QAPIError) {
     if preparation != nil, !command.allowsPreconfig {
+      if joining != nil {
+        throw QAPIError(
+          "The command '\(command.rawValue)' is permitted only after all nodes have joined")
+      }
       throw QAPIError(
         "The command '\(command.rawValue)' is permitted only after machine initialization"
           + " has completed")
@@ -158,6 +182,7 @@ package final class MonitorContext {
     machine.cpuCapabilities = cpuCapabilities
     if let preparation { machine.actions = preparation.actions }
     preparation = nil
+    joining = nil
     started = (machine, cpuCapabilities)
     let ready = waiters + exchangeReaders()
     waiters = []
@@ -186,6 +211,8 @@ package final class MonitorContext {
   package func failStart(option: String?, value: String?, reason: String) {
     let event = Event.xStartFailed(option: option, value: value, reason: reason)
     failure = event
+    joining = nil
+    preparation = nil
     events.emit(event)
     dispatcher.start()
   }

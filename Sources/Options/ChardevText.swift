@@ -48,4 +48,21 @@ package enum ChardevText {
       throw Failure(lines: [error.reason])
     }
   }
+
+  /// Devices that a short form (`tcp:HOST:PORT`, `unix:PATH,server=on`) makes, in order of creation; the last one has `label`.
+  package static func shortForm(
+    _ text: String, label: String
+  ) throws(Failure) -> [ChardevConfiguration] {
+    let origin = OptionOrigin(option: "chardev", argument: text)
+    do throws(OptionError) {
+      var values = OptionValues(.chardev, id: label, origin: origin)
+      for entry in try ChardevShortForm.parameters(text, origin) {
+        try values.set(entry.key, entry.value, origin: origin)
+      }
+      var warnings: [OptionWarning] = []
+      return try ChardevOptions.resolve(values, &warnings)
+    } catch {
+      throw Failure(lines: [error.reason])
+    }
+  }
 }

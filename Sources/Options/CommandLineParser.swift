@@ -81,6 +81,7 @@ package struct CommandLineParser: Sendable {
     try NetOptions.resolve(state, into: &configuration)
     try DeviceOptions.resolve(&state, board, into: &configuration)
     try MonitorOptions.resolve(&state, board, into: &configuration)
+    try ClusterOptions.resolve(state, board, into: &configuration)
     return configuration
   }
 }

@@ -1,6 +1,8 @@
 // What a command line asks for, fully resolved: defaults filled in, sizes in bytes, labels given,
 // later options merged over earlier ones. Nothing here has been opened, allocated or probed.
 
+package import Cluster
+
 /// One node's machine and everything around it, as described by a command line.
 package struct LaunchConfiguration: Sendable, Equatable {
   /// Board and its properties.
@@ -13,6 +15,10 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var smp: SMPConfiguration
   /// Guest RAM.
   package var memory: MemoryConfiguration
+  /// The other nodes that the machine runs on; nil when it is all here. On nodes other than 0 there are no devices, drives and networks.
+  package var cluster: ClusterConfiguration?
+  /// `-cluster check=`: the nodes only meet and compare; nil: they start.
+  package var clusterCheck: ClusterCheckForm?
   /// `-name`.
   package var name = NameConfiguration()
   /// `-uuid`; nil when not given (then reported as all zeroes).
@@ -68,6 +74,8 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var keepsVideoSlot: Bool { !noDefaults && !hasNoVideoCard }
   /// Pid file, daemon, sandbox: what concerns the host process.
   package var process = ProcessConfiguration()
+  /// `-metrics`.
+  package var metrics: MetricsConfiguration?
   /// `-d` and `-D`.
   package var log = LogConfiguration()
   /// `-msg`.
@@ -78,6 +86,14 @@ package struct LaunchConfiguration: Sendable, Equatable {
   package var overcommit = OvercommitConfiguration()
   /// `-echr`: the byte that introduces multiplexer commands (default 1, Ctrl-a).
   package var escapeCharacter: UInt8 = 1
+}
+
+/// How the nodes say what comparing them gave.
+package enum ClusterCheckForm: String, Sendable, CaseIterable {
+  /// For people.
+  case on
+  /// As a JSON object.
+  case json
 }
 
 /// `-name`.

@@ -98,6 +98,8 @@ package struct SMPConfiguration: Sendable, Equatable {
   package var cores = 1
   /// Threads of a core.
   package var threads = 1
+  /// `-smp` says more than how many vCPUs there are.
+  package var isTopologyGiven = false
 
   /// One vCPU.
   package init() {}

@@ -235,7 +235,7 @@ struct ChardevUsers {
 
 extension OptionError {
   /// The same error with a second message.
-  func followed(by consequence: String) -> OptionError {
+  package func followed(by consequence: String) -> OptionError {
     OptionError(
       kind, origin, reason, suggestion: suggestion, hints: hints,
       consequence: self.consequence ?? consequence)

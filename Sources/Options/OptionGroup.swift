@@ -84,6 +84,18 @@ struct OptionGroup: Sendable {
       ("chardev", .string), ("mode", .string), ("pretty", .boolean), ("x-access", .string),
       ("x-audit", .string),
     ])
+  static let cluster = OptionGroup(
+    "cluster", impliedKey: "id", merges: true,
+    [
+      ("check", .string), ("heartbeat-ms", .number), ("home", .string), ("id", .string),
+      ("insecure", .boolean),
+      ("join-timeout", .number), ("lease-ms", .number), ("memory", .string), ("node", .number),
+      ("on-node-loss", .string), ("peers", .string), ("psk", .string), ("shm-path", .string),
+      ("tls-creds", .string), ("transport", .string), ("vcpus", .string),
+    ])
+  static let localCPU = OptionGroup(
+    "local-cpu", impliedKey: "cpus", merges: true,
+    [("cpus", .number), ("iplist", .string), ("start", .number)])
   static let chardev = OptionGroup(
     "chardev", impliedKey: "backend",
     [
@@ -103,7 +115,7 @@ struct OptionGroup: Sendable {
   static let all: [OptionGroup] = [
     machine, smp, boot, memory, accel, device, drive, netdev, net, nic, object, global, name, rtc,
     action, messages,
-    overcommit, sandbox, firmwareItem, monitor, chardev, descriptorSet,
+    overcommit, sandbox, firmwareItem, monitor, chardev, descriptorSet, cluster, localCPU,
   ]
 }
 

@@ -9,6 +9,7 @@ struct OptionDescriptor: Sendable {
   enum Section: String, CaseIterable {
     case machine = "Machine"
     case processor = "Processors and memory"
+    case cluster = "Several nodes"
     case boot = "Booting"
     case disk = "Disks"
     case network = "Networks"
@@ -43,13 +44,15 @@ struct OptionDescriptor: Sendable {
 /// All options.
 enum OptionTable {
   static let options: [OptionDescriptor] =
-    machineOptions + processorOptions + bootOptions + diskOptions + networkOptions + deviceOptions
+    machineOptions + processorOptions + clusterOptions + bootOptions + diskOptions + networkOptions
+    + deviceOptions
     + characterOptions
     + displayOptions + runOptions + processOptions + refusedOptions
 
   /// Position in `options` by spelling.
   static let positions: [String: Int] = {
     var positions: [String: Int] = [:]
+    positions.reserveCapacity(2 * options.count)
     for (position, option) in options.enumerated() {
       for name in option.names { positions[name] = position }
     }
@@ -132,6 +135,27 @@ enum OptionTable {
       .argument("[mem-lock=on|off][,cpu-pm=on|off]") { state, text, origin throws(OptionError) in
         try state.add(text, to: .overcommit, origin: origin)
       }),
+  ]
+
+  private static let clusterOptions = [
+    OptionDescriptor(
+      "cluster", in: .cluster, "run this machine on several nodes, and say which one this is",
+      .argument(
+        "[id=]NAME,node=N,peers=ADDRESS+...[,vcpus=FIRST-LAST+...][,memory=shm|dsm][,shm-path=NAME]"
+          + "[,tls-creds=ID|,psk=ID|,insecure=on][,home=POLICY][,on-node-loss=POLICY][,OPTION...]"
+      ) { state, text, origin throws(OptionError) in
+        try state.add(text, to: .cluster, origin: origin)
+      }),
+    OptionDescriptor(
+      "local-cpu", in: .cluster,
+      "N vCPUs from K on are here, N more on each other node (distributed QEMU's spelling)",
+      .argument("[cpus=]N[,start=K][,iplist=\"ADDRESS ADDRESS...\"]") {
+        state, text, origin throws(OptionError) in
+        try state.add(text, to: .localCPU, origin: origin)
+      }),
+    OptionDescriptor(
+      "shm-path", in: .cluster, "nodes on one host share RAM in this shared-memory object",
+      .argument("NAME", ClusterOptions.sharedMemory)),
   ]
 
   private static let bootOptions = [
@@ -341,6 +365,9 @@ enum OptionTable {
     OptionDescriptor(
       "pidfile", in: .process, "write the process id to a file",
       .argument("FILE") { state, text, _ in state.configuration.process.pidFile = text }),
+    OptionDescriptor(
+      "metrics", in: .process, "answer Prometheus at /metrics",
+      .argument("HOST:PORT|unix:PATH", MetricsOptions.metrics)),
     OptionDescriptor(
       "add-fd", in: .process, "put an inherited descriptor into a set, to open as /dev/fdset/SET",
       .argument("fd=FD,set=SET[,opaque=TEXT]") { state, text, origin throws(OptionError) in

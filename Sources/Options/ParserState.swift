@@ -29,6 +29,8 @@ struct ParserState {
   var wantsDefaultSerial = true
   var wantsDefaultParallel = true
   var wantsDefaultMonitor = true
+  /// `-shm-path`.
+  var sharedMemory: (name: String, origin: OptionOrigin)?
   var nographic: OptionOrigin?
   var daemonize: OptionOrigin?
   var configuration = LaunchConfiguration(

@@ -9,8 +9,6 @@ extension OptionTable {
   private static let sharedFolders = "shared folders are not supported yet"
   private static let saving =
     "saving and migrating a machine are not supported yet; it starts from -kernel or firmware"
-  private static let clusters =
-    "machines over several nodes are not supported yet; leave the option out"
   private static let sound = "sound is not supported yet; leave the option out"
   private static let usbDevices =
     "USB is not supported yet; keyboard and mouse are not needed with -nographic"
@@ -27,7 +25,6 @@ extension OptionTable {
       displays, "vnc", "spice", "full-screen", "portrait", "rotate")
     + refuse(sharedFolders, "virtfs", "fsdev")
     + refuse(saving, allowed: [], "incoming", "loadvm", "dump-vmstate")
-    + refuse(clusters, "local-cpu", "shm-path", "cluster")
     + refuse(sound, "audio", "audio-help")
     + refuse(usbDevices, "usbdevice")
     + refuse(debugging, allowed: ["none"], "gdb")

@@ -29,6 +29,8 @@ package struct TCGConfiguration: Sendable, Equatable {
   package var requestEvery: UInt32?
   /// `x-seed`: where the pseudo-random numbers of the forced modes start.
   package var seed: UInt64?
+  /// `x-without`: CPU features that the host is taken not to have, with `+` between.
+  package var without: [String] = []
 
   /// The defaults.
   package init() {}
@@ -42,6 +44,7 @@ enum TCGOptions {
     case word(@Sendable (inout TCGConfiguration, UInt32) -> Void)
     case long(@Sendable (inout TCGConfiguration, UInt64) -> Void)
     case thread
+    case names(@Sendable (inout TCGConfiguration, [String]) -> Void)
   }
 
   struct Property: Sendable {
@@ -56,6 +59,7 @@ enum TCGOptions {
       case .word: "uint32"
       case .long: "uint64"
       case .thread: "single|multi"
+      case .names: "string"
       }
     }
   }
@@ -101,6 +105,10 @@ enum TCGOptions {
     Property(
       name: "x-translate", summary: "debugging: off leaves everything to the interpreter",
       kind: .boolean { $0.translates = $1 }),
+    Property(
+      name: "x-without",
+      summary: "debugging: CPU features that the host is taken not to have, as in avx+avx2",
+      kind: .names { $0.without = $1 }),
   ]
 
   /// The lines of `-accel tcg,help`.
@@ -139,6 +147,7 @@ enum TCGOptions {
             .invalidValue, entry.origin, "Invalid 'thread' setting \(entry.value)")
         }
         tcg.takesTurns = entry.value == "single"
+      case .names(let set): set(&tcg, entry.value.split(separator: "+").map(String.init))
       }
     }
     return tcg

@@ -94,6 +94,7 @@ enum TopologyOptions {
     if maxCPUs == 0 { maxCPUs = product(sockets, smp.dies, cores, threads) }
     smp.maxCPUs = maxCPUs
     smp.cpus = given["cpus"] ?? maxCPUs
+    smp.isTopologyGiven = ["sockets", "dies", "cores", "threads"].contains { given[$0] != nil }
     return smp
   }
 

@@ -83,6 +83,7 @@ package struct PCIConfiguration: Equatable, Sendable {
     package static let status = 0x06
     package static let headerType = 0x0E
     package static let bar0 = 0x10
+    package static let rom = 0x30
     package static let capabilities = 0x34
     package static let interruptLine = 0x3C
     package static let interruptPin = 0x3D
@@ -148,11 +149,12 @@ package struct PCIConfiguration: Equatable, Sendable {
   /// Where a base address register points now; nil while decoding is off or no address is set.
   package func address(of index: Int) -> UInt64? {
     guard let bar = bars.first(where: { $0.index == index }) else { return nil }
-    let at = Register.bar0 + index * 4
+    let at = PCIConfiguration.register(of: index)
     let low = read(at, width: 4)
     let enabled = bytes[Register.command] & (bar.kind == .io ? 1 : 2) != 0
-    guard enabled else { return nil }
+    guard enabled, index != PCIROM.index || low & 1 != 0 else { return nil }
     var address = UInt64(low & (bar.kind == .io ? ~3 : ~15))
+    if index == PCIROM.index { address &= ~0x7FF }
     if bar.kind == .memory64 { address |= UInt64(read(at + 4, width: 4)) << 32 }
     let (last, overflow) = address.addingReportingOverflow(bar.size - 1)
     let limit: UInt64 =
@@ -213,9 +215,11 @@ package struct PCIConfiguration: Equatable, Sendable {
   }
 
   private mutating func add(_ bar: PCIBarLayout) {
-    guard (0...5).contains(bar.index), bar.kind != .memory64 || bar.index < 5 else { return }
+    guard (0...PCIROM.index).contains(bar.index), bar.kind != .memory64 || bar.index < 5 else {
+      return
+    }
     bars.append(bar)
-    let at = Register.bar0 + bar.index * 4
+    let at = PCIConfiguration.register(of: bar.index)
     set32(at, bar.lowBits)
     let mask = ~(bar.size - 1)
     for index in 0..<4 {
@@ -225,5 +229,12 @@ package struct PCIConfiguration: Equatable, Sendable {
       }
     }
     writable[at] &= bar.kind == .io ? ~3 : ~15
+    // Software turns the ROM on and off by itself.
+    if bar.index == PCIROM.index { writable[at] = 1 }
+  }
+
+  /// Where a base address register is; the expansion ROM's has a place of its own.
+  private static func register(of index: Int) -> Int {
+    index == PCIROM.index ? Register.rom : Register.bar0 + index * 4
   }
 }

@@ -10,10 +10,14 @@ package final class PCIEndpoint: PCIFunction {
     package let name: String
     package let device: any BusDevice
     package let maximumWidth: Int
+    /// Offsets where a write only tells the device to look at memory (`BusRegion.doorbells`).
+    package let doorbells: Range<UInt64>?
 
     package init(
-      _ layout: PCIBarLayout, name: String, device: any BusDevice, maximumWidth: Int = 4
+      _ layout: PCIBarLayout, name: String, device: any BusDevice, maximumWidth: Int = 4,
+      doorbells: Range<UInt64>? = nil
     ) {
+      self.doorbells = doorbells
       self.layout = layout
       self.name = name
       self.device = device
@@ -149,7 +153,7 @@ package final class PCIEndpoint: PCIFunction {
           [
             BusRegion(
               name: window.name, start: $0, size: window.layout.size, device: window.device,
-              maximumWidth: window.maximumWidth, priority: 1)
+              maximumWidth: window.maximumWidth, priority: 1, doorbells: window.doorbells)
           ]
         }
         space.replace(window.device, with: regions ?? [])

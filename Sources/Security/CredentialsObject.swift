@@ -64,6 +64,37 @@ package final class CredentialsObject: UserObject {
     return credentials
   }
 
+  /// The credentials of an id for both ends of connections, whichever it was made for: the peer is verified, `priority` holds unless the object
+  /// says another, and keys are those of `user`. Throws `QAPIError` when there are none of that id, or one end's are missing.
+  package static func bothEnds(
+    _ id: String, in registry: ObjectRegistry, user: String, priority: String
+  ) throws(QAPIError) -> (server: TLSCredentials, client: TLSCredentials) {
+    _ = try named(id, in: registry)
+    switch (registry[id] as? CredentialsObject)?.kind {
+    case .x509(let own):
+      func end(_ endpoint: QCryptoTLSCredsEndpoint) throws(QAPIError) -> TLSCredentials {
+        var properties = own
+        properties.endpoint = endpoint
+        properties.verifyPeer = true
+        properties.priority = own.priority ?? priority
+        return try Credentials.make(properties, secrets: SecretObject.lookup(in: registry))
+      }
+      return (try end(.server), try end(.client))
+    case .psk(let own):
+      func end(_ endpoint: QCryptoTLSCredsEndpoint) throws(QAPIError) -> TLSCredentials {
+        var properties = own
+        properties.endpoint = endpoint
+        properties.username = endpoint == .client ? user : nil
+        properties.priority = own.priority ?? priority
+        return try Credentials.make(properties)
+      }
+      return (try end(.server), try end(.client))
+    case .anonymous, nil:
+      throw QAPIError(
+        "Object with id '\(id)' proves nothing: nodes need tls-creds-x509 or tls-creds-psk")
+    }
+  }
+
   private lazy var stored: StoredProperties = {
     @MainLoop func list(
       _ endpoint: QCryptoTLSCredsEndpoint?, _ folder: String?, _ verifies: Bool?,

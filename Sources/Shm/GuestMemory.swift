@@ -1,4 +1,5 @@
 import Glibc
+import Host
 package import Synchronization
 
 /// One stretch of guest-physical addresses that a block of RAM or ROM answers.
@@ -59,12 +60,25 @@ package struct MemorySlot: Sendable {
 
   // Rights of this node to pages (PageRights.swift).
   private struct Rights: Sendable {
-    var policy: (any PageRightsPolicy)?
-    var observers: [@Sendable (GuestAddress, PageRight) -> Void] = []
+    /// All that there were, the present one last: who uses one counts no references.
+    var policies: [PolicyHolder] = []
+    var observers: [@Sendable (GuestAddress, Int, PageRight) -> Void] = []
   }
   private let rights = Mutex(Rights())
+  private final class PolicyHolder: Sendable {
+    let policy: any PageRightsPolicy
+    init(_ policy: any PageRightsPolicy) { self.policy = policy }
+  }
+  /// The address of the present holder; 0: none.
+  private let holder = Atomic<UInt>(0)
   let hasPolicy = Atomic<Bool>(false)
+  /// Asks an engine whether the access is done for which a page was opened.
+  private struct Progress: Sendable { let call: @Sendable (GuestAddress) -> Int64? }
+  private let progressObserver = Mutex<Progress?>(nil)
+  /// The engine tells by `progress` when a page may go, not by `settle`.
+  let isObserved = Atomic<Bool>(false)
   private let accesses = AccessCounts()
+  private let sharedEngines = Mutex<SharedEngines?>(nil)
   /// One revocation at a time waits for `accesses`.
   private let revocation = Mutex(())
 
@@ -113,6 +127,12 @@ package struct MemorySlot: Sendable {
   /// Whom to tell when someone other than a vCPU writes to pages that hold decoded code (address, length in bytes).
   package func observeCodeWrites(_ observer: @escaping @Sendable (GuestAddress, Int) -> Void) {
     codeObserver.withLock { $0 = CodeObserver(call: observer) }
+  }
+
+  /// What software CPUs of other processes of the machine share with those of this one; set before the accelerator makes its machine.
+  package var engines: SharedEngines? {
+    get { sharedEngines.withLock { $0 } }
+    set { sharedEngines.withLock { $0 = newValue } }
   }
 
   private func publish(_ slots: [MemorySlot]) {
@@ -209,12 +229,13 @@ package struct MemorySlot: Sendable {
       var step = unsafe Int(min(UInt64(length - done), piece.length))
       step = within(address + UInt64(done), step)
       // SAFETY: `step` is within both the slot and the array.
-      withRight(.read, address + UInt64(done), step) {
+      let isRead: Void? = withRight(.read, address + UInt64(done), step) {
         unsafe bytes.withUnsafeMutableBytes {
           unsafe ($0.baseAddress.unsafelyUnwrapped + done).copyMemory(
             from: piece.host, byteCount: step)
         }
       }
+      if isRead == nil { return false }
       done += step
     }
     return true
@@ -238,12 +259,13 @@ package struct MemorySlot: Sendable {
       var step = unsafe Int(min(UInt64(bytes.count - done), piece.length))
       step = within(address + UInt64(done), step)
       // SAFETY: `step` is within both the slot and the array.
-      withRight(.write, address + UInt64(done), step) {
+      let isWritten: Void? = withRight(.write, address + UInt64(done), step) {
         unsafe bytes.withUnsafeBytes {
           unsafe piece.host.copyMemory(
             from: $0.baseAddress.unsafelyUnwrapped + done, byteCount: step)
         }
       }
+      if isWritten == nil { return false }
       done += step
     }
     noteWrite(address, bytes.count)
@@ -274,9 +296,10 @@ package struct MemorySlot: Sendable {
     if let piece = unsafe translate(address), unsafe piece.length >= UInt64(width),
       unsafe !piece.isReadOnly
     {
-      withRight(.write, address, width) {
+      let isStored: Void? = withRight(.write, address, width) {
         unsafe piece.host.storeBytes(of: value.littleEndian, as: T.self)
       }
+      if isStored == nil { return false }
       noteWrite(address, width)
       return true
     }
@@ -301,7 +324,7 @@ package struct MemorySlot: Sendable {
       if hasPolicy.load(ordering: .relaxed) { length = page }
       if unsafe !piece.isReadOnly {
         let block = slots.first { $0.guest.rawValue <= at && at < $0.end }?.block
-        withRight(.write, GuestAddress(at), 1) {
+        _ = withRight(.write, GuestAddress(at), 1) {
           unsafe block?.discard(piece.host, count: Int(clamping: length))
         }
         noteWrite(GuestAddress(at), Int(clamping: length))
@@ -335,30 +358,48 @@ package struct MemorySlot: Sendable {
 
   /// Makes `policy` responsible for rights, before the machine runs.
   package func setRightsPolicy(_ policy: (any PageRightsPolicy)?) {
-    rights.withLock { $0.policy = policy }
+    rights.withLock { rights in
+      if let policy {
+        let new = PolicyHolder(policy)
+        rights.policies.append(new)
+        unsafe holder.store(
+          UInt(bitPattern: Unmanaged.passUnretained(new).toOpaque()), ordering: .releasing)
+      } else {
+        holder.store(0, ordering: .releasing)
+      }
+    }
     hasPolicy.store(policy != nil, ordering: .sequentiallyConsistent)
   }
 
-  /// Calls `observer` when a right is taken away, with the page and the right. When it returns, the engine that it stands for must no
-  /// longer use the page that way, and must ask (`acquire`) before it does again.
+  /// Calls `observer` when a right to pages that follow one another is taken away, with the first page, their number and the right. When it
+  /// returns, the engine that it stands for must no longer use the pages that way, and must ask (`acquire`) before it does again.
   package func observeRevocations(
-    _ observer: @escaping @Sendable (GuestAddress, PageRight) -> Void
+    _ observer: @escaping @Sendable (GuestAddress, Int, PageRight) -> Void
   ) {
     rights.withLock { $0.observers.append(observer) }
   }
 
-  /// Takes a right to the page at `page` away from this node: `.write` leaves it readable, `.read` leaves nothing. When this returns, no
-  /// vCPU and no access of a device uses the page that way. Any thread but a vCPU's, and none that an access can wait for.
-  package func revoke(_ page: GuestAddress, _ right: PageRight) {
-    guard let piece = unsafe translate(page) else { return }
+  /// Takes a right to `count` pages from `page` away from this node: `.write` leaves them readable, `.read` leaves nothing. When this returns,
+  /// no vCPU and no access of a device uses them that way. Any thread but an executing vCPU's, and none that an access can wait for.
+  package func revoke(_ page: GuestAddress, count: Int = 1, _ right: PageRight) {
     let flags: PageFlags = right == .read ? [.noRead, .noWrite] : .noWrite
-    // The flag first: who looks from here on asks the policy; who looked before is waited for.
-    unsafe piece.flags.pointee.bitwiseOr(flags.rawValue, ordering: .sequentiallyConsistent)
-    let observers = rights.withLock { $0.observers }
-    for observer in observers { observer(page, right) }
+    for number in 0..<max(count, 0) {
+      guard let piece = unsafe translate(page + UInt64(number) * GuestAddress.pageSize) else {
+        continue
+      }
+      unsafe piece.flags.pointee.bitwiseOr(flags.rawValue, ordering: .sequentiallyConsistent)
+    }
+    withdraw(page, count: count, right)
+  }
+
+  /// The second half of `revoke`: the flags are set already, so that who looks from here on asks the policy. Who looked before is waited for.
+  func withdraw(_ page: GuestAddress, count: Int, _ right: PageRight) {
+    // Accesses first: one of them may be an engine's that opens the page to a vCPU (`withRight`).
     if hasPolicy.load(ordering: .sequentiallyConsistent) {
       revocation.withLock { _ in accesses.wait { _ = sched_yield() } }
     }
+    let observers = rights.withLock { $0.observers }
+    for observer in observers { observer(page, count, right) }
   }
 
   /// Gives a right to the page at `page` to this node; its bytes must be in place.
@@ -368,19 +409,99 @@ package struct MemorySlot: Sendable {
     unsafe piece.flags.pointee.bitwiseAnd(~flags.rawValue, ordering: .sequentiallyConsistent)
   }
 
-  /// Returns when this node has had the right to the page that holds `address`; it may be gone again, so look at the flags once more.
-  /// Blocks for as long as the policy does.
-  package func acquire(_ address: GuestAddress, _ right: PageRight) {
+  /// After `.granted` this node has had the right to the page that holds `address`; it may be gone again, so look at the flags once more.
+  /// Blocks for as long as the policy does. Call `settle` when a revocation can no longer overtake the access.
+  @discardableResult
+  package func acquire(_ address: GuestAddress, _ right: PageRight) -> PageAccess {
     let page = GuestAddress(address.rawValue & ~(GuestAddress.pageSize &- 1))
-    if let policy = rights.withLock({ $0.policy }) {
-      policy.acquire(page: page, right)
-    } else {
-      grant(page, right)
+    if let access = withPolicy({ $0.acquire(page: page, right) }) { return access }
+    grant(page, right)
+    return .granted
+  }
+
+  /// See `PageRightsPolicy.settle`.
+  package func settle(_ address: GuestAddress) {
+    let page = GuestAddress(address.rawValue & ~(GuestAddress.pageSize &- 1))
+    _ = withPolicy { $0.settle(page: page) }
+  }
+
+  /// For an engine that opens pages to its vCPUs and is not told when they have used them: `progress` answers in how many nanoseconds to ask
+  /// about a page again, 0 when it may go, nil when none of its vCPUs has asked for it. Any thread, under locks: it does not wait, and calls
+  /// nothing of the memory.
+  package func observeProgress(_ progress: @escaping @Sendable (GuestAddress) -> Int64?) {
+    progressObserver.withLock { $0 = Progress(call: progress) }
+    isObserved.store(true, ordering: .sequentiallyConsistent)
+  }
+
+  /// What the engine answers of a page: see `observeProgress`.
+  func progress(of page: GuestAddress) -> Int64? {
+    progressObserver.withLock { $0 }?.call(page)
+  }
+
+  /// What became of an access.
+  package enum Attempt<Result> {
+    case done(Result)
+    case frozen
+    case lost
+  }
+
+  /// As `withRight`, but tells why the right is not to be had, and leaves it to the policy when the page may go again.
+  package func attempt<R>(
+    _ right: PageRight, _ address: GuestAddress, _ count: Int, _ body: () -> R
+  ) -> Attempt<R> {
+    while true {
+      let lane = accesses.begin()
+      let last = address + UInt64(max(count, 1) - 1)
+      if let missing = isMissing(right, address) ? address : isMissing(right, last) ? last : nil {
+        accesses.end(lane)
+        switch acquire(missing, right) {
+        case .granted: continue
+        case .frozen: return .frozen
+        case .lost: return .lost
+        }
+      }
+      let result = body()
+      accesses.end(lane)
+      return .done(result)
     }
   }
 
+  /// See `PageRightsPolicy.opened`.
+  package func noteOpened(_ page: GuestAddress) { policy?.opened(page: page) }
+
   /// Whether pages may be another node's.
   package var isShared: Bool { hasPolicy.load(ordering: .relaxed) }
+
+  /// Asks again while the cluster is frozen, for a while, but not on the main loop. Whether the right was had.
+  func patiently(_ ask: () -> PageAccess) -> Bool {
+    let patience: Int64 = 2_000_000_000
+    var end: Int64?
+    while true {
+      switch ask() {
+      case .granted: return true
+      case .lost: return false
+      case .frozen:
+        if MainLoop.isCurrent { return false }
+        let now = HostClock.monotonic
+        if let end, now > end { return false }
+        end = end ?? now + patience
+        HostClock.sleep(nanoseconds: 1_000_000)
+      }
+    }
+  }
+
+  /// Who is responsible for rights.
+  var policy: (any PageRightsPolicy)? { withPolicy { $0 } }
+
+  @inline(__always)
+  private func withPolicy<R>(_ body: (any PageRightsPolicy) -> R) -> R? {
+    let address = holder.load(ordering: .acquiring)
+    guard let pointer = unsafe UnsafeRawPointer(bitPattern: address) else { return nil }
+    // SAFETY: `rights` keeps all holders as long as this object lives.
+    return unsafe Unmanaged<PolicyHolder>.fromOpaque(pointer)._withUnsafeGuaranteedRef {
+      body($0.policy)
+    }
+  }
 
   /// At most so many bytes that one step stays in its page, where pages may be another node's.
   private func within(_ address: GuestAddress, _ count: Int) -> Int {
@@ -389,23 +510,31 @@ package struct MemorySlot: Sendable {
     return min(count, Int(page &- address.rawValue & (page &- 1)))
   }
 
-  /// Does an access of a device or a monitor with the right to its one or two pages.
-  private func withRight<R>(
+  /// Does something with the right to the one or two pages of a range of at most a page, which no revocation overtakes: an access of a device,
+  /// an engine that opens the page to its vCPUs. Nil when the right is not to be had: the page is lost, or the cluster frozen.
+  package func withRight<R>(
     _ right: PageRight, _ address: GuestAddress, _ count: Int, _ body: () -> R
-  ) -> R {
+  ) -> R? {
     if !hasPolicy.load(ordering: .relaxed) { return body() }
+    var asked: GuestAddress?
     while true {
       let lane = accesses.begin()
       let last = address + UInt64(max(count, 1) - 1)
       if let missing = isMissing(right, address) ? address : isMissing(right, last) ? last : nil {
         accesses.end(lane)
-        acquire(missing, right)
+        guard patiently({ acquire(missing, right) }) else { return nil }
+        asked = missing
         continue
       }
-      defer { accesses.end(lane) }
-      return body()
+      let result = body()
+      accesses.end(lane)
+      if let asked { settle(asked) }
+      return result
     }
   }
+
+  /// Whether this node has the right to write the page at an address now.
+  package func isWritable(_ address: GuestAddress) -> Bool { !isMissing(.write, address) }
 
   private func isMissing(_ right: PageRight, _ address: GuestAddress) -> Bool {
     guard let piece = unsafe translate(address) else { return false }

@@ -8,14 +8,61 @@ package enum PageRight: Sendable {
   case write
 }
 
+/// What became of the wish for a right.
+package enum PageAccess: Sendable {
+  /// This node has had the right; the page's flags say whether it still has.
+  case granted
+  /// The cluster is frozen: whoever asks does something else (a vCPU parks) and asks again later.
+  case frozen
+  /// The page's bytes were lost with another node. An access is answered by a machine check, never by zeros.
+  case lost
+}
+
 /// Whoever gets rights to pages back from other nodes. Without one, a page once revoked is given back at its first use.
 package protocol PageRightsPolicy: AnyObject, Sendable {
   /// Obtains a right for this node, on the thread that needs it: a vCPU's, or one that accesses memory for a device or a monitor.
   ///
-  /// May block. Before it returns it calls `GuestMemory.grant`; if the right is gone again before the access, it is asked again, so it
-  /// is for the policy to leave a fresh right alone for as long as an access takes (distributed.md, section 5). Two threads may ask
-  /// for the same page at a time. A vCPU that waits here does not execute and delays no `revoke`.
-  func acquire(page: GuestAddress, _ right: PageRight)
+  /// May block. Before it returns `.granted` it clears the page's flags; if the right is gone again before the access, it is asked again, so
+  /// it is for the policy to leave a fresh right alone for as long as an access takes (distributed.md, section 5). Two threads may ask
+  /// for the same page at a time. A vCPU that waits here does not execute and delays no revocation.
+  func acquire(page: GuestAddress, _ right: PageRight) -> PageAccess
+
+  /// The access for which `acquire` was called can no longer be overtaken by a revocation: the vCPU executes, and answers one only after the
+  /// access; or the access is over.
+  func settle(page: GuestAddress)
+
+  /// The page is open to an engine that cannot say when its access is done: it stays as long as `GuestMemory.progress` says, which is asked
+  /// when somebody wants it.
+  func opened(page: GuestAddress)
+
+  /// Obtains a right to all pages of a range, asking for all at once. When it returns `.granted`, some may be gone again.
+  func acquire(_ address: GuestAddress, count: UInt64, _ right: PageRight) -> PageAccess
+
+  /// Pins the pages of a range, if this node has the right to all of them now: until `unpin` they stay this node's. Does not wait. False, with
+  /// nothing pinned, when one is missing.
+  func tryPin(_ address: GuestAddress, count: UInt64, _ right: PageRight) -> Bool
+
+  /// Lets go of what `tryPin` with the same arguments took.
+  func unpin(_ address: GuestAddress, count: UInt64, _ right: PageRight)
+}
+
+extension PageRightsPolicy {
+  package func settle(page: GuestAddress) {}
+  package func opened(page: GuestAddress) {}
+  package func acquire(
+    _ address: GuestAddress, count: UInt64, _ right: PageRight
+  ) -> PageAccess {
+    let last = address.rawValue &+ max(count, 1) &- 1
+    var page = address.rawValue & ~(GuestAddress.pageSize &- 1)
+    while page <= last {
+      let access = acquire(page: GuestAddress(page), right)
+      if access != .granted { return access }
+      page &+= GuestAddress.pageSize
+    }
+    return .granted
+  }
+  package func tryPin(_ address: GuestAddress, count: UInt64, _ right: PageRight) -> Bool { true }
+  package func unpin(_ address: GuestAddress, count: UInt64, _ right: PageRight) {}
 }
 
 /// Accesses under way that are not a vCPU's, counted so that `revoke` can wait for those that began before it.

@@ -20,9 +20,13 @@ package import Synchronization
   nonisolated(unsafe) package let pageFlags: UnsafeMutablePointer<Atomic<UInt8>>
   /// The file behind the mapping, or -1 for private memory.
   package let descriptor: Int32
+  /// Where in the file it begins.
+  private let fileOffset: UInt64
 
   /// Whether the process may not write there.
   package let isReadOnly: Bool
+  /// The address of the guest's own mapping; 0: none.
+  private let guestMapping = Atomic<UInt>(0)
 
   /// What backs the mapping.
   package enum Backing: Sendable {
@@ -33,6 +37,8 @@ package import Synchronization
     case memfd
     /// An open file of at least the size, which the block owns from now on.
     case file(Int32, isShared: Bool, isReadOnly: Bool)
+    /// A block of an object that the processes of the machine share, its pages' flags too.
+    case object(SharedObject, block: Int)
   }
 
   /// Reserves the memory. `alignment` of its address is a power of two (0: a page); `reservesSwap` has the host set swap space aside.
@@ -48,6 +54,8 @@ package import Synchronization
     var file: Int32 = -1
     var isReadOnly = false
     var sharing = MAP_PRIVATE
+    var offset: UInt64 = 0
+    var flagsOffset: UInt64?
     switch backing {
     case .anonymous: sharing |= MAP_ANONYMOUS
     case .sharedAnonymous: sharing = MAP_SHARED | MAP_ANONYMOUS
@@ -61,19 +69,35 @@ package import Synchronization
       file = descriptor
       isReadOnly = readOnly
       if isShared { sharing = MAP_SHARED }
+    case .object(let object, let block):
+      guard object.layout.blocks.indices.contains(block),
+        object.layout.blocks[block] == UInt64(length)
+      else { throw SystemError(call: "mmap", code: EINVAL) }
+      let shared = object.descriptor
+      file = try SystemError.check("fcntl") { () -> Int32 in fcntl(shared, F_DUPFD_CLOEXEC, 3) }
+      sharing = MAP_SHARED
+      offset = object.layout.block(block)
+      flagsOffset = object.layout.flags(block)
     }
     self.name = name
     self.size = length
     self.isReadOnly = isReadOnly
     descriptor = file
+    fileOffset = offset
     if !reservesSwap { sharing |= MAP_NORESERVE }
     do throws(SystemError) {
       unsafe base = try RAMBlock.map(
         length, sharing, file, protection: isReadOnly ? PROT_READ : PROT_READ | PROT_WRITE,
-        alignment: Int(clamping: min(alignment, 1 << 40)))
-      let flags = unsafe try RAMBlock.map(
-        length / page, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
-      // SAFETY: fresh zero pages of exactly that many bytes; an Atomic<UInt8> is one byte, zero a valid value.
+        alignment: Int(clamping: min(alignment, 1 << 40)), offset: Int(offset))
+      let flags =
+        if let flagsOffset {
+          unsafe try RAMBlock.map(
+            length / page, MAP_SHARED | MAP_NORESERVE, file, offset: Int(flagsOffset))
+        } else {
+          unsafe try RAMBlock.map(
+            length / page, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
+        }
+      // SAFETY: a mapping of at least that many bytes, zero at first; an Atomic<UInt8> is one byte, zero a valid value.
       unsafe pageFlags = flags.bindMemory(to: Atomic<UInt8>.self, capacity: length / page)
     } catch {
       if file >= 0 { close(file) }
@@ -84,8 +108,32 @@ package import Synchronization
   deinit {
     // SAFETY: the last reference is gone, so nobody uses the mappings any more.
     unsafe munmap(base, size)
+    if let guest = unsafe UnsafeMutableRawPointer(
+      bitPattern: guestMapping.load(ordering: .acquiring))
+    {
+      unsafe munmap(guest, size)
+    }
     unsafe munmap(UnsafeMutableRawPointer(pageFlags), size / Int(GuestAddress.pageSize))
     if descriptor >= 0 { close(descriptor) }
+  }
+
+  /// Where the guest of an accelerator that works with the host's page tables is to have the block: `base`, or the mapping that
+  /// `mapForGuest` made, in which pages may be missing.
+  package var guestBase: UnsafeMutableRawPointer {
+    unsafe UnsafeMutableRawPointer(bitPattern: guestMapping.load(ordering: .acquiring)) ?? base
+  }
+
+  /// Maps the block a second time, for the guest; again: answers what it made. Only memory of a file can be. Throws `SystemError` for `mmap`.
+  package func mapForGuest() throws(SystemError) -> UnsafeMutableRawPointer {
+    let made = guestMapping.load(ordering: .acquiring)
+    if let made = unsafe UnsafeMutableRawPointer(bitPattern: made) { return unsafe made }
+    if descriptor < 0 { throw SystemError(call: "mmap", code: EBADF) }
+    let guest = unsafe try RAMBlock.map(
+      size, MAP_SHARED | MAP_NORESERVE, descriptor,
+      protection: isReadOnly ? PROT_READ : PROT_READ | PROT_WRITE, alignment: 2 << 20,
+      offset: Int(fileOffset))
+    guestMapping.store(unsafe UInt(bitPattern: guest), ordering: .releasing)
+    return unsafe guest
   }
 
   /// Gives the host back what pages of the block hold: they read as zero afterwards.
@@ -96,7 +144,7 @@ package import Synchronization
 
   private static func map(
     _ length: Int, _ flags: Int32, _ file: Int32, protection: Int32 = PROT_READ | PROT_WRITE,
-    alignment: Int = 0
+    alignment: Int = 0, offset: Int = 0
   ) throws(SystemError) -> UnsafeMutableRawPointer {
     let page = Int(GuestAddress.pageSize)
     var place: UnsafeMutableRawPointer?
@@ -114,7 +162,7 @@ package import Synchronization
     }
     let fixed = unsafe place == nil ? 0 : MAP_FIXED
     // SAFETY: a fresh mapping at an address of the kernel's choice, or over the room above that nothing uses.
-    let address = unsafe mmap(place, length, protection, flags | fixed, file, 0)
+    let address = unsafe mmap(place, length, protection, flags | fixed, file, offset)
     guard let address = unsafe address, unsafe address != MAP_FAILED else {
       throw SystemError(call: "mmap", code: errno)
     }

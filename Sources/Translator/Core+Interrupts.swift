@@ -86,12 +86,20 @@ extension Core {
 
   /// Delivers the exception that a GuestFault announced. False: triple fault.
   func deliverFault() -> Bool {
-    deliver(
+    if environment.takeRestart() { return true }
+    if environment.isFatalCheck {
+      environment.isFatalCheck = false
+      return false
+    }
+    return deliver(
       faultVector, hasCode: faultHasCode != 0, code: faultCode, .exception)
   }
 
   /// Delivers an event, and what goes wrong on the way. False: triple fault.
   func deliver(_ vector: UInt8, hasCode: Bool, code: UInt32, _ kind: EventKind) -> Bool {
+    // A part of it may already be on the stack when a page has to come from elsewhere.
+    environment.uninterruptible += 1
+    defer { environment.uninterruptible -= 1 }
     var vector = vector
     var hasCode = hasCode
     var code = code
@@ -110,6 +118,10 @@ extension Core {
         try deliverOnce(vector, hasCode: hasCode, code: code, kind)
         return true
       } catch {
+        if environment.isFatalCheck {
+          environment.isFatalCheck = false
+          return false
+        }
         let second = faultVector
         if kind == .exception {
           if vector == ExceptionVector.doubleFault { return false }

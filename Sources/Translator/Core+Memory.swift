@@ -279,6 +279,34 @@ extension Core {
     }
   }
 
+  /// Changes an operand that lies in two pages of RAM, both this node's to write from the read to the write. False, with nothing done: it
+  /// does not, or one of them is no RAM. The caller has the split lock.
+  func modifyAcross(
+    _ linear: UInt64, _ size: UInt64, class access: Int, _ change: (UInt64) -> UInt64
+  ) throws(GuestFault) -> Bool {
+    let first = 4096 &- (linear & Core.pageMask)
+    if first >= size { return false }
+    let next = (linear &+ first) & linearMask
+    var attempts: UInt32 = 0
+    while true {
+      let before = environment.timesOutside
+      let low = try resolve(linear, write: true, class: access)
+      let high = try resolve(next, write: true, class: access)
+      if environment.timesOutside != before {
+        // A page had to come from elsewhere, and the other may be gone since. Others may want the same two.
+        attempts &+= 1
+        if attempts > 2 { environment.pauseForOthers(attempts) }
+        continue
+      }
+      if low.host == 0 || high.host == 0 || low.isReadOnly || high.isReadOnly { return false }
+      if environment.watchesData { noteWatch(linear, size, write: true) }
+      let value = change(readPart(low, first) | readPart(high, size &- first) &<< (first &* 8))
+      writePart(low, first, value)
+      writePart(high, size &- first, value &>> (first &* 8))
+      return true
+    }
+  }
+
   private func readTarget(_ t: Target, _ size: UInt64) -> UInt64 {
     // SAFETY: `host` came from a slot's translation; accesses stay within its page.
     if let p = unsafe UnsafeRawPointer(bitPattern: UInt(t.host)) {

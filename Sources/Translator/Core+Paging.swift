@@ -66,9 +66,10 @@ extension Core {
       let known = PageFlags(rawValue: unsafe x86_flags_load(flags))
       if known.contains(write ? .noWrite : .noRead) {
         // Everything may be different afterwards, the page tables included.
-        environment.acquire(physical, write ? .write : .read)
+        try environment.acquire(physical, write ? .write : .read)
         continue
       }
+      environment.settle()
       if !environment.isWatched(page: tag) {
         let writable =
           page.isWritable && !readOnly && known.isDisjoint(with: [.code, .noWrite])
@@ -134,9 +135,10 @@ extension Core {
         code.host = unsafe UInt64(UInt(bitPattern: found.host))
         code.flags = unsafe UInt64(UInt(bitPattern: found.flags))
         if unsafe x86_flags_load(code.flags) & PageFlags.noRead.rawValue != 0 {
-          environment.acquire(physical, .read)
+          try environment.acquire(physical, .read)
           continue
         }
+        environment.settle()
         let e = unsafe s.pointee.itlb + Int(linear &>> 12 & UInt64(X86_ITLB_ENTRIES - 1))
         unsafe e.pointee.executeTag = linear & ~Core.pageMask
         unsafe e.pointee.addend = code.host
@@ -205,7 +207,7 @@ extension Core {
       let shift = UInt64(wide ? 12 &+ 9 &* (level &- 1) : level == 2 ? 22 : 12)
       let index = linear &>> shift & (wide ? 511 : 1023)
       let address = table &+ index &* (wide ? 8 : 4)
-      let entry = readEntry(address, wide: wide)
+      let entry = try readEntry(address, wide: wide)
       if entry & 1 == 0 { throw pageFault(linear, code) }
       if entry & reserved != 0 {
         throw pageFault(linear, code | FaultCode.present | FaultCode.reserved)
@@ -224,7 +226,7 @@ extension Core {
       forbidden |= entry & noExecute
       let isLeaf = level == 1 || large
       if !isLeaf {
-        if update && entry & 0x20 == 0 && !orEntry(address, wide: wide, entry, 0x20) { return nil }
+        if update, entry & 0x20 == 0, try !orEntry(address, wide: wide, entry, 0x20) { return nil }
         table = entry & (wide ? addressBits : 0xFFFF_F000)
         level &-= 1
         continue
@@ -249,7 +251,7 @@ extension Core {
       if !allowed { throw pageFault(linear, code | FaultCode.present) }
 
       let wanted: UInt64 = write ? 0x60 : 0x20
-      if update && entry & wanted != wanted && !orEntry(address, wide: wide, entry, wanted) {
+      if update, entry & wanted != wanted, try !orEntry(address, wide: wide, entry, wanted) {
         return nil
       }
       let dirty = write || entry & 0x40 != 0
@@ -277,20 +279,23 @@ extension Core {
   }
 
   /// A paging-structure entry. What is not RAM reads as not present.
-  private func readEntry(_ address: UInt64, wide: Bool) -> UInt64 {
+  private func readEntry(_ address: UInt64, wide: Bool) throws(GuestFault) -> UInt64 {
     let masked = GuestAddress(address & a20Mask)
     guard let t = unsafe environment.memory.translate(masked) else { return 0 }
     while unsafe t.flags.pointee.load(ordering: .sequentiallyConsistent) & PageFlags.noRead.rawValue
       != 0
     {
-      environment.acquire(masked.rawValue, .read)
+      try environment.acquire(masked.rawValue, .read)
     }
+    environment.settle()
     return unsafe wide ? x86_load64(t.host) : UInt64(x86_load32(t.host))
   }
 
   /// Sets accessed and dirty bits of an entry that was read as `old`, locked as hardware does. False: it is no longer that. ROM keeps
   /// what it has.
-  private func orEntry(_ address: UInt64, wide: Bool, _ old: UInt64, _ bits: UInt64) -> Bool {
+  private func orEntry(
+    _ address: UInt64, wide: Bool, _ old: UInt64, _ bits: UInt64
+  ) throws(GuestFault) -> Bool {
     let masked = GuestAddress(address & a20Mask)
     guard let t = unsafe environment.memory.translate(masked), unsafe !t.isReadOnly else {
       return true
@@ -298,9 +303,10 @@ extension Core {
     if unsafe t.flags.pointee.load(ordering: .sequentiallyConsistent) & PageFlags.noWrite.rawValue
       != 0
     {
-      environment.acquire(masked.rawValue, .write)
+      try environment.acquire(masked.rawValue, .write)
       return false
     }
+    environment.settle()
     if wide {
       if unsafe x86_lock_cmpxchg64(t.host, old, old | bits) != old { return false }
     } else {
@@ -390,6 +396,7 @@ extension Core {
 
   /// Forgets all translations to a physical page.
   func dropTags(physical: UInt64) {
+    unsafe x86_sites_drop(s)
     for access in 0..<Int(X86_TLB_CLASSES) {
       let log = unsafe tlbLog(access)
       let entries = unsafe tlbEntry(0, class: access)
@@ -431,7 +438,7 @@ extension Core {
     let base = cr3 & 0xFFFF_FFE0
     let reserved: UInt64 = (~physicalMask & ~Core.pageMask) | 0x1E6
     for k in 0..<4 {
-      let entry = readEntry(base &+ UInt64(k) &* 8, wide: true)
+      let entry = try readEntry(base &+ UInt64(k) &* 8, wide: true)
       if entry & 1 != 0 && entry & reserved != 0 {
         throw fault(ExceptionVector.generalProtection, 0)
       }

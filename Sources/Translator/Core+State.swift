@@ -142,7 +142,9 @@ extension Core {
       }
     }
     if cr0 & CR0.pg != 0 && cr4 & CR4.pae != 0 && !isLongModeActive {
-      do throws(GuestFault) { try loadPageDirectoryPointers(cr3) } catch {}
+      do throws(GuestFault) { try loadPageDirectoryPointers(cr3) } catch {
+        _ = environment.takeRestart()
+      }
     }
     updateA20Mask()
     updateBreakpoints()

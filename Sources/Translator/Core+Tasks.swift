@@ -8,6 +8,9 @@ extension Core {
   func switchTask(
     _ selector: UInt16, _ cause: TaskSwitchCause, external: UInt32
   ) throws(GuestFault) {
+    // Parts of both tasks' states may be written when a page has to come from elsewhere.
+    environment.uninterruptible += 1
+    defer { environment.uninterruptible -= 1 }
     let code = UInt32(selector & 0xFFFC) | external
     let vector =
       cause == .iret ? ExceptionVector.invalidTSS : ExceptionVector.generalProtection

@@ -1,18 +1,31 @@
 import CPU
 import CX86
 import DeviceModel
+import Glibc
 import Shm
 import Synchronization
 
 /// What a core's slow paths need besides its registers: memory, the machine, the block cache, rare state.
 ///
-/// Belongs to the vCPU's thread, but for `invalidations`.
+/// Belongs to the vCPU's thread, but for the state's mailbox.
 @safe final class CoreEnvironment {
   let memory: GuestMemory
   let host: any VCPUHost
   /// Nil for an `InstructionEmulator`.
   weak var machine: TCGVirtualMachine?
   private let vcpuCount: VCPUCount?
+  /// The page that was acquired and not yet used; all ones: none.
+  var unsettled = UInt64.max
+  /// RIP (the next instruction's) when a device was last accessed.
+  var deviceInstruction = UInt64.max
+  /// More than 0: what is under way must come to its end.
+  var uninterruptible = 0
+  /// The fault that is thrown is none: the instruction is to be executed again.
+  var isRestart = false
+  /// The machine check that is thrown cannot be delivered: the processor shuts down.
+  var isFatalCheck = false
+  /// Nil: no other vCPU sees this memory while an instruction is emulated.
+  let splitLock: SplitLock?
   let blocks: BlockCache
   let state: StateMemory
   var cpuid: CPUIDTable
@@ -53,8 +66,6 @@ import Synchronization
   /// The memory slots as `x86_tlb_fill` reads them.
   let slots: UnsafeMutablePointer<X86MemorySlot>
 
-  /// What other threads ask for (CoreEnvironment+Invalidation.swift).
-  let invalidations = Mutex(Invalidations())
   /// The block cache is to be emptied at the next chance between blocks.
   var resetIsDue = false
   /// How often the thread was outside in the middle of an instruction.
@@ -69,6 +80,7 @@ import Synchronization
     self.host = host
     self.machine = machine
     vcpuCount = machine?.count
+    splitLock = machine?.splitLock
     self.blocks = blocks
     self.state = state
     self.cpuid = cpuid
@@ -143,11 +155,13 @@ import Synchronization
   // MARK: - Devices
 
   func readDevice(_ address: UInt64, _ width: Int) -> UInt64 {
+    deviceInstruction = core.rip
     let value = outside { host.readMemory(GuestAddress(address), width: width) }
     return width == 8 ? value : value & ((1 &<< UInt64(width &* 8)) &- 1)
   }
 
   func writeDevice(_ address: UInt64, _ width: Int, _ value: UInt64) {
+    deviceInstruction = core.rip
     let masked = width == 8 ? value : value & ((1 &<< UInt64(width &* 8)) &- 1)
     outside { host.writeMemory(GuestAddress(address), width: width, masked) }
   }
@@ -158,6 +172,18 @@ import Synchronization
     return pauses & 63 == 0 && !isAlone
   }
   private var pauses: UInt32 = 0
+
+  /// PAUSE where other nodes want pages: whom this vCPU waits for may need its page, or its host processor.
+  @inline(never) func pauseOutside() {
+    pauses &+= 1
+    leave()
+    if pauses & 15 == 0 { sched_yield() }
+    enter(isBetweenBlocks: false)
+    timesOutside &+= 1
+  }
+
+  /// Whether other nodes have rights to this memory.
+  var isShared: Bool { memory.isShared }
 
   /// Whether no other vCPU sees this memory.
   var isAlone: Bool { vcpuCount?.isOne ?? true }

@@ -1,5 +1,6 @@
 import CX86
 import Glibc
+import Shm
 
 /// All instructions that are not in the inner loop's switch.
 extension Core {
@@ -34,7 +35,13 @@ extension Core {
         unsafe x86_request_set(s, UInt32(X86_REQUEST_EXIT))
         return .reconsider
       }
-      if environment.notePause() { sched_yield() }
+      if environment.isShared {
+        // Here others get the page if they want it: a lock that is free only between here and the next instruction would, between
+        // blocks, always be seen held.
+        environment.pauseOutside()
+      } else if environment.notePause() {
+        sched_yield()
+      }
     case .unary: try executeUnary(i)
     case .shift: try executeShift(i)
     case .returnImmediate:

@@ -31,7 +31,7 @@ extension Core {
     try storeSlow(i.segment, offset, UInt64(size), change(old))
   }
 
-  /// A locked read-modify-write: one host instruction where the operand is one piece of RAM, else under the process-wide lock.
+  /// A locked read-modify-write: one host instruction where the operand is one piece of RAM, else under the machine's lock.
   ///
   /// `onHost` does it at host memory, `change` on a value.
   @inline(__always) func modifyLocked(
@@ -57,8 +57,11 @@ extension Core {
     }
     try checkLinear(linear, UInt64(size), write: true, class: access)
     // Whoever holds it may wait for a page.
-    environment.outside { x86_split_lock() }
-    defer { x86_split_unlock() }
+    let environment = self.environment
+    let lock = environment.splitLock
+    environment.outside { lock?.take(owner: environment.index) }
+    defer { lock?.release(owner: environment.index) }
+    if try modifyAcross(linear, UInt64(size), class: access, change) { return }
     let old = try readLinear(linear, UInt64(size), class: access)
     try writeLinear(linear, UInt64(size), change(old), class: access)
   }

@@ -210,6 +210,7 @@ extension Core {
   private func readPort(_ port: UInt16, _ size: UInt8) -> UInt64 {
     notePortBreakpoint(port, UInt64(size))
     let host = environment.host
+    environment.deviceInstruction = rip
     return UInt64(environment.outside { host.readPort(port, width: Int(size)) })
   }
 
@@ -217,6 +218,7 @@ extension Core {
     notePortBreakpoint(port, UInt64(size))
     let mask: UInt64 = size == 4 ? 0xFFFF_FFFF : size == 2 ? 0xFFFF : 0xFF
     let host = environment.host
+    environment.deviceInstruction = rip
     environment.outside {
       host.writePort(port, width: Int(size), UInt32(truncatingIfNeeded: value & mask))
     }
@@ -245,6 +247,52 @@ extension Core {
     return .reconsider
   }
 
+  /// Several elements of INS or OUTS at once, within one page, for ports that are far away; false when only one at a time is possible.
+  private func portChunk(
+    _ i: Insn, _ port: UInt16, _ size: UInt8, _ mask: UInt64
+  ) throws(GuestFault) -> Bool {
+    let isInput = i.opcode < 0x6E
+    if eflags & (EFLAGS.df | EFLAGS.tf) != 0 || slowMode != 0 || environment.watchesData {
+      return false
+    }
+    let offset = r64(isInput ? 7 : 6) & mask
+    let segment = isInput ? Core.es : i.segment
+    let elements = min(room(segment, offset, mask: mask) / UInt64(size), r64(1) & mask)
+    let bytes = elements &* UInt64(size)
+    if elements < 2 { return false }
+    let host = environment.host
+    var values: [UInt32] = []
+    var done: UInt64
+    if isInput {
+      try checkWrite(segment, offset, size: size)
+      // What has been read from the port must have a place: the page may go meanwhile, but comes again.
+      guard unsafe writePointer(segment, offset, bytes) != nil else { return false }
+      environment.deviceInstruction = rip
+      done = environment.outside {
+        UInt64(host.readPorts(port, width: Int(size), count: Int(elements), into: &values))
+      }
+      done = min(done, elements, UInt64(values.count))
+      for index in 0..<done {
+        try store(segment, offset &+ index &* UInt64(size), size: size, UInt64(values[Int(index)]))
+      }
+    } else {
+      values.reserveCapacity(Int(elements))
+      for index in 0..<elements {
+        values.append(
+          UInt32(
+            truncatingIfNeeded: try load(
+              segment, offset &+ index &* UInt64(size), size: size)))
+      }
+      environment.deviceInstruction = rip
+      done = environment.outside { UInt64(host.writePorts(port, width: Int(size), values)) }
+      done = min(done, elements)
+      updateA20()
+    }
+    setIndex(isInput ? 7 : 6, offset &+ done &* UInt64(size), mask: mask)
+    setCounter((r64(1) & mask) &- done, mask: mask)
+    return true
+  }
+
   /// INS and OUTS.
   func executePortString(_ i: Insn) throws(GuestFault) -> Flow {
     let size: UInt8 = i.size == 8 ? 4 : i.size
@@ -255,6 +303,12 @@ extension Core {
     if repeats && r64(1) & mask == 0 { return .next }
     try checkPort(port, width: UInt16(size))
     while true {
+      if repeats, environment.host.takesPortStrings, try portChunk(i, port, size, mask) {
+        if r64(1) & mask == 0 { return .reconsider }
+        rip = rip &- UInt64(i.length)
+        environment.isInsideREP = true
+        return .reconsider
+      }
       if i.opcode < 0x6E {
         let target = r64(7) & mask
         try checkWrite(Core.es, target, size: size)

@@ -68,7 +68,7 @@ extension Core {
         throw fault(ExceptionVector.undefined)
       }
       if cr4 & CR4.tsd != 0 && cpl != 0 { throw fault(ExceptionVector.generalProtection, 0) }
-      let value = timeStampCounter
+      let value = (i.opcode == 0x01 ? x86_tsc_ordered() : x86_tsc()) &+ tscOffset
       set32(0, UInt32(truncatingIfNeeded: value))
       set32(2, UInt32(truncatingIfNeeded: value &>> 32))
       if i.opcode == 0x01 { set32(1, UInt32(truncatingIfNeeded: tscAux)) }

@@ -19,5 +19,6 @@ package enum ExceptionVector {
   package static let pageFault: UInt8 = 14
   package static let x87: UInt8 = 16
   package static let alignment: UInt8 = 17
+  package static let machineCheck: UInt8 = 18
   package static let simd: UInt8 = 19
 }

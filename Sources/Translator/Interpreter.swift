@@ -111,7 +111,7 @@ extension Core {
       shadow = 0
       flow = unsafe try executeBlocks(block, single: true)
     } catch {
-      shadow = 0
+      shadow = environment.isRestart ? oldShadow : 0
       throw error
     }
     // The instruction may have set a new shadow; STI after STI does not extend it.

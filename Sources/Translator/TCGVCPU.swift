@@ -110,6 +110,7 @@ extension Core {
         masked, write: false, fetch: false, class: AccessClass.supervisorWithAC, update: false)
       return GuestAddress(page.physical & a20Mask | masked & Core.pageMask)
     } catch {
+      _ = environment.takeRestart()
       return nil
     }
   }
@@ -119,6 +120,7 @@ extension Core {
       _ = try step()
       return !environment.isShutdown
     } catch {
+      if environment.takeRestart() { return true }
       environment.pendingException = PendingException(
         vector: faultVector, errorCode: faultHasCode != 0 ? faultCode : nil,
         payload: faultVector == ExceptionVector.pageFault

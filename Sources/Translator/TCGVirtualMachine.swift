@@ -14,14 +14,19 @@ package final class TCGVirtualMachine: VirtualMachine {
   private let tuning: TranslatorTuning
   package var tscFrequency: UInt64 { HostTSC.frequency }
   /// Guest TSC minus host TSC, for all vCPUs.
-  private let tscOffset: UInt64
+  private let tscOffset: Atomic<UInt64>
   private let vcpus = Mutex<[TCGVCPU]>([])
   let count = VCPUCount()
   /// `singlestep on` of a monitor.
   private let singleStepping = Atomic<Bool>(false)
-  /// vCPUs that wait until a page may be decoded.
   /// How many vCPUs are marking a page, by a hash of the page.
-  private let marks = MarkTable()
+  private let marks: MarkTable
+  /// For accesses that are locked and not one instruction of the host.
+  let splitLock: SplitLock
+  /// What is shared with the software CPUs of other processes; nil: the machine has only this one.
+  private let engines: SharedEngines?
+  /// The mailboxes of vCPUs that this process does not run.
+  private let elsewhere: Mutex<[RemoteMailbox]>
 
   private let turns: VCPUTurns?
 
@@ -34,9 +39,22 @@ package final class TCGVirtualMachine: VirtualMachine {
     self.cpuid = cpuid
     self.cacheBytes = cacheBytes
     self.tuning = tuning
-    tscOffset = 0 &- x86_tsc()
+    tscOffset = Atomic(0 &- x86_tsc())
+    let engines = memory.engines
+    self.engines = engines
+    marks = MarkTable(engines)
+    splitLock = SplitLock(engines)
+    elsewhere = Mutex(
+      (0..<(engines?.vcpuCount ?? 0)).compactMap { number in
+        unsafe engines?.mailbox(number).map {
+          unsafe RemoteMailbox(
+            vcpu: number, mailbox: Mailbox($0.assumingMemoryBound(to: X86Mailbox.self)))
+        }
+      })
     memory.observeSlots { [weak self] _ in self?.invalidateEverything() }
-    memory.observeRevocations { [weak self] page, right in self?.drop(page, right) }
+    memory.observeRevocations { [weak self] page, count, right in
+      self?.drop(page, count, right)
+    }
     memory.observeCodeWrites { [weak self] address, length in
       self?.codeWasWritten(address, length)
     }
@@ -45,24 +63,45 @@ package final class TCGVirtualMachine: VirtualMachine {
   package func makeVCPU(
     id: VCPUID, apicID: APICID, host: any VCPUHost
   ) throws(AcceleratorError) -> any VCPU {
-    guard let blocks = BlockCache(bytes: cacheBytes), let state = StateMemory() else {
+    let shared = engines?.ownMailbox(Int(id.rawValue))
+    if let engines, shared == nil {
+      throw AcceleratorError(
+        .failed, "vCPU \(id.rawValue) is none of the \(engines.vcpuCount) of the shared memory")
+    }
+    guard let blocks = BlockCache(bytes: cacheBytes), let state = StateMemory(shared: shared) else {
       throw AcceleratorError(.failed, "no memory for a vCPU's state and its cache of decoded code")
     }
+    elsewhere.withLock { $0.removeAll { $0.vcpu == Int(id.rawValue) } }
     let environment = CoreEnvironment(
       memory: memory, host: host, machine: self, blocks: blocks, state: state,
       cpuid: cpuid, apicID: apicID, tuning: tuning)
     environment.index = id.rawValue
     environment.endsTurnsAtPause = turns != nil
-    let vcpu = TCGVCPU(id: id, environment: environment, tscOffset: tscOffset, turns: turns)
+    let vcpu = TCGVCPU(
+      id: id, environment: environment, tscOffset: tscOffset.load(ordering: .relaxed), turns: turns)
     let total = vcpus.withLock { list in
       list.append(vcpu)
       return list.count
     }
-    count.set(total)
+    count.set(engines?.vcpuCount ?? total)
     // From here on it hears of changes; what came before is taken over with its first look.
-    environment.request { $0.everything = true }
+    environment.request(.everything)
     return vcpu
   }
+
+  package var counterOffset: UInt64? {
+    get { tscOffset.load(ordering: .relaxed) }
+    set {
+      guard let newValue else { return }
+      // What the guest has written to a vCPU's counter stays as the difference to the others.
+      let change = newValue &- tscOffset.exchange(newValue, ordering: .relaxed)
+      for vcpu in vcpus.withLock({ $0 }) {
+        vcpu.environment.core.tscOffset = vcpu.environment.core.tscOffset &+ change
+      }
+    }
+  }
+
+  package var counter: UInt64? { x86_tsc() &+ tscOffset.load(ordering: .relaxed) }
 
   /// The text of `info jit`. The counters are those of running vCPUs, read without stopping them.
   package var statistics: String? {
@@ -94,9 +133,12 @@ package final class TCGVirtualMachine: VirtualMachine {
 
   /// A page's code was overwritten by one vCPU: the others forget what they decoded from it.
   func invalidate(page: UInt64, except sender: CoreEnvironment?) {
+    let news = Invalidation.code(page)
     for vcpu in vcpus.withLock({ $0 }) where vcpu.environment !== sender {
-      vcpu.environment.request { $0.code.append(page) }
+      vcpu.environment.request(news)
     }
+    if engines == nil { return }
+    for other in elsewhere.withLock({ $0 }) { unsafe news.post(to: other.mailbox.pointer) }
   }
 
   /// Whether some vCPU has set the code flag of the page, or of one with the same hash, and still waits for the others.
@@ -117,42 +159,67 @@ package final class TCGVirtualMachine: VirtualMachine {
   /// both go on; what others asked of it is done before this returns. A vCPU that executes looks at its request word within one block of
   /// code, or one instruction outside blocks.
   func synchronize(
-    except sender: CoreEnvironment?, _ change: (inout Invalidations) -> Void
+    except sender: CoreEnvironment?, _ news: Invalidation, pages: UInt64 = 1
   ) {
     if sender != nil && hasOneVCPU { return }
-    var waited: [(environment: CoreEnvironment, number: UInt64)] = []
-    for vcpu in vcpus.withLock({ $0 }) where vcpu.environment !== sender {
-      let number = vcpu.environment.request(change)
-      if !vcpu.environment.hasTaken(number) { waited.append((vcpu.environment, number)) }
+    var waited: [(mailbox: Mailbox, number: UInt64)] = []
+    func ask(_ mailbox: Mailbox) {
+      var number: UInt64 = 0
+      for index in 0..<pages {
+        number = unsafe news.advanced(by: index &* 4096).post(to: mailbox.pointer)
+      }
+      if unsafe !Invalidation.isTaken(number, mailbox.pointer) { waited.append((mailbox, number)) }
+    }
+    let own = vcpus.withLock { $0 }
+    for vcpu in own where vcpu.environment !== sender {
+      unsafe ask(Mailbox(vcpu.environment.state.mailbox))
+    }
+    if engines != nil {
+      for other in elsewhere.withLock({ $0 }) { ask(other.mailbox) }
     }
     if waited.isEmpty { return }
     func wait() {
-      for (environment, number) in waited {
+      for (mailbox, number) in waited {
         var rounds = 0
-        while !environment.hasTaken(number) {
+        while unsafe !Invalidation.isTaken(number, mailbox.pointer) {
           rounds += 1
-          // Its thread may be without a CPU: ours is of no use until it has one.
-          if rounds < 200 { x86_pause() } else { sched_yield() }
+          // Its thread may be without a CPU, perhaps for want of ours.
+          if rounds < 128 {
+            x86_pause()
+          } else {
+            unsafe x86_mailbox_wait(mailbox.pointer, number)
+          }
         }
       }
     }
-    if let sender { sender.outside(wait) } else { wait() }
+    // The mailboxes live as long as their vCPUs.
+    withExtendedLifetime(own) {
+      if let sender { sender.outside(wait) } else { wait() }
+    }
+  }
+
+  /// The process that runs these vCPUs is gone: nobody waits for them any more. Any thread.
+  package func abandon(_ lost: [VCPUID]) {
+    let numbers = Set(lost.map { Int($0.rawValue) })
+    let mailboxes = elsewhere.withLock { $0.filter { numbers.contains($0.vcpu) } }
+    // SAFETY: parts of the shared object, which lives as long as this one.
+    for other in mailboxes { unsafe x86_mailbox_abandon(other.mailbox.pointer) }
+    for number in numbers { splitLock.release(owner: UInt32(truncatingIfNeeded: number)) }
   }
 
   /// Takes a right to a page away from this node: when it returns, no vCPU uses the page that way, nor does any device. `.read` takes
   /// code decoded from it too. Any thread but a vCPU's.
   package func revoke(_ page: GuestAddress, _ right: PageRight) { memory.revoke(page, right) }
 
-  private func drop(_ page: GuestAddress, _ right: PageRight) {
-    let physical = page.rawValue & ~0xFFF
-    synchronize(except: nil) {
-      if right == .read { $0.pages.append(physical) } else { $0.writes.append(physical) }
-    }
+  private func drop(_ page: GuestAddress, _ count: Int, _ right: PageRight) {
+    let first = page.rawValue & ~0xFFF
+    synchronize(
+      except: nil, right == .read ? .page(first) : .writes(first), pages: UInt64(max(count, 0)))
   }
 
   private func invalidateEverything() {
     for vcpu in vcpus.withLock({ $0 }) {
-      vcpu.environment.request { $0.everything = true }
+      vcpu.environment.request(.everything)
     }
   }
 
@@ -162,6 +229,9 @@ package final class TCGVirtualMachine: VirtualMachine {
     let end = address.rawValue &+ UInt64(max(length, 1))
     if end &- page > 256 * 4096 {
       invalidateEverything()
+      for other in elsewhere.withLock({ $0 }) {
+        unsafe Invalidation.everything.post(to: other.mailbox.pointer)
+      }
       return
     }
     while page < end {
@@ -240,31 +310,4 @@ final class VCPUCount: Sendable {
   var isOne: Bool { value.load(ordering: .sequentiallyConsistent) == 1 }
 
   func set(_ count: Int) { value.store(count, ordering: .sequentiallyConsistent) }
-}
-
-/// A counter for each hash of a page.
-@safe private final class MarkTable: Sendable {
-  private static let size = 256
-  // SAFETY: `size` atomics, allocated and initialised in init, freed in deinit; indices are masked.
-  nonisolated(unsafe) private let counters: UnsafeMutablePointer<Atomic<Int>>
-
-  init() {
-    unsafe counters = UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: MarkTable.size)
-    for n in 0..<MarkTable.size { unsafe (counters + n).initialize(to: Atomic(0)) }
-  }
-
-  deinit {
-    unsafe counters.deinitialize(count: MarkTable.size)
-    unsafe counters.deallocate()
-  }
-
-  private static func slot(_ page: UInt64) -> Int {
-    Int(truncatingIfNeeded: page &>> 12) & (size - 1)
-  }
-  func isMarked(_ page: UInt64) -> Bool {
-    unsafe counters[MarkTable.slot(page)].load(ordering: .sequentiallyConsistent) != 0
-  }
-  func change(_ page: UInt64, by amount: Int) {
-    unsafe counters[MarkTable.slot(page)].add(amount, ordering: .sequentiallyConsistent)
-  }
 }

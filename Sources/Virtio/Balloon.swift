@@ -133,6 +133,7 @@ package final class Balloon: VirtioDevice {
       state.heldStatistics = nil
       return (element, state.pollingInterval)
     }
+    // The queue knows whether a reset came in between.
     if let element { transport?.complete(Queue.statistics, element, written: 0) }
     armTimer(seconds: interval)
   }

@@ -31,6 +31,9 @@ package final class Entropy: VirtioDevice {
   @MainLoop private var isWaiting = false
   /// Counts resets, so that bytes asked for before one do not go into a buffer of after it.
   @MainLoop private var epoch = 0
+  /// Resets whose turn on the main loop has not come: until then nothing is taken from the queue, which is already that of after the reset,
+  /// and nothing is written. Held while bytes are written.
+  private let resets = Mutex(0)
 
   package init(_ quota: Quota) { self.quota = quota }
 
@@ -60,11 +63,18 @@ package final class Entropy: VirtioDevice {
   package func notified(_ queue: Int) { schedule() }
 
   package func reset() {
+    resets.withLock { $0 += 1 }
     MainLoop.post { [weak self] in
       guard let self else { return }
       epoch += 1
       isWaiting = false
       source?.cancelRequests()
+      // The driver may have asked for something meanwhile.
+      let isLast = resets.withLock { resets in
+        resets -= 1
+        return resets == 0
+      }
+      if isLast { schedule() }
     }
   }
 
@@ -82,7 +92,9 @@ package final class Entropy: VirtioDevice {
   @MainLoop
   private func serve() {
     let (transport, clock, timer) = parts.withLock { ($0.transport, $0.clock, $0.timer) }
-    guard let transport, let clock, let source, !isWaiting else { return }
+    guard let transport, let clock, let source, !isWaiting, resets.withLock({ $0 == 0 }) else {
+      return
+    }
     if let end = periodEnd, clock.now >= end {
       remaining = quota.bytes
       periodEnd = nil
@@ -105,10 +117,15 @@ package final class Entropy: VirtioDevice {
       guard let self, self.epoch == epoch else { return }
       isWaiting = false
       remaining -= min(remaining, UInt64(bytes.count))
-      guard let done = transport.memory.scatter(bytes, to: element.writable) else {
-        return transport.fail("the buffer for random bytes is not in memory")
+      // Nil: a reset came first.
+      let isWritten: Bool? = resets.withLock { resets in
+        guard resets == 0 else { return nil }
+        guard let done = transport.memory.scatter(bytes, to: element.writable) else { return false }
+        transport.complete(0, element, written: UInt32(truncatingIfNeeded: done))
+        return true
       }
-      transport.complete(0, element, written: UInt32(truncatingIfNeeded: done))
+      guard let isWritten else { return }
+      if !isWritten { return transport.fail("the buffer for random bytes is not in memory") }
       // A source that has failed delivers nothing; going on would ask it for ever.
       if !bytes.isEmpty { schedule() }
     }

@@ -29,6 +29,8 @@ package struct VirtQueueElement: Equatable, Sendable {
   package internal(set) var head: UInt16 = 0
   /// How many places of a packed ring it takes.
   var count: UInt16 = 1
+  /// Which start of its queue it was taken after.
+  var epoch: UInt32 = 0
   package internal(set) var readable: [GuestRange] = []
   package internal(set) var writable: [GuestRange] = []
   /// Bytes that the device may read.
@@ -105,6 +107,8 @@ package struct VirtQueue: Sendable {
   var lastCount: UInt16 = 0
   /// The device looks again by itself: the driver need not announce what it adds.
   var isPolled = false
+  /// Counts resets: what was taken before one does not come back into the ring of the next driver.
+  var epoch: UInt32 = 0
 
   private enum Flag {
     static let next: UInt16 = 1
@@ -118,7 +122,11 @@ package struct VirtQueue: Sendable {
     size = maximumSize
   }
 
-  package mutating func reset() { self = VirtQueue(maximumSize: maximumSize) }
+  package mutating func reset() {
+    let next = epoch &+ 1
+    self = VirtQueue(maximumSize: maximumSize)
+    epoch = next
+  }
 
   /// Places the three parts as the legacy interface does (2.6.2): one after the other, the used ring at the next page.
   package mutating func placeLegacy(page: UInt32) {
@@ -148,6 +156,7 @@ package struct VirtQueue: Sendable {
   package mutating func pop(
     into element: inout VirtQueueElement, from memory: GuestMemory
   ) throws(VirtQueueError) -> Bool {
+    element.epoch = epoch
     if isPacked { return try popPacked(into: &element, from: memory) }
     guard isEnabled, size > 0 else { return false }
     guard let index = load16(memory, available, 2) else {
@@ -236,10 +245,11 @@ package struct VirtQueue: Sendable {
     }
   }
 
-  /// Gives an element back with `written` bytes written into it.
+  /// Gives an element back with `written` bytes written into it; one of before a reset is forgotten.
   package mutating func push(
     _ element: VirtQueueElement, written: UInt32, to memory: GuestMemory
   ) throws(VirtQueueError) {
+    guard element.epoch == epoch else { return }
     if isPacked { return try pushPacked(element, written: written, to: memory) }
     guard size > 0 else { return }
     if inUse > 0 { inUse -= 1 }
@@ -285,7 +295,7 @@ extension GuestMemory {
   /// unless all of it is there and RAM (for `.read`: or ROM).
   package func append(
     _ ranges: [GuestRange], _ offset: UInt64 = 0, _ count: UInt64 = UInt64.max,
-    for right: PageRight, to vector: inout IOVector
+    for right: PageRight, to vector: inout IOVector, pinning pins: inout MemoryPins
   ) -> Bool {
     var skip = offset
     var left = count
@@ -298,7 +308,9 @@ extension GuestMemory {
       }
       let part = min(length - skip, left)
       guard
-        append(range.address + skip, UInt32(truncatingIfNeeded: part), for: right, to: &vector)
+        append(
+          range.address + skip, UInt32(truncatingIfNeeded: part), for: right, to: &vector,
+          pinning: &pins)
       else { return false }
       left -= part
       skip = 0

@@ -14,8 +14,55 @@ package enum VirtioProperties {
   ]
 }
 
+/// Which interfaces a function's type stands for: types come in three kinds, two of which say so by their names.
+package enum VirtioVariant: String, Sendable {
+  /// As `disable-legacy` and `disable-modern` say.
+  case usual = ""
+  /// Both interfaces.
+  case transitional = "-transitional"
+  /// The modern one alone.
+  case nonTransitional = "-non-transitional"
+
+  package static let named = [transitional, nonTransitional]
+
+  /// The kind of the type of that name.
+  package init(ofType name: String) {
+    self =
+      name.hasSuffix(VirtioVariant.nonTransitional.rawValue)
+      ? .nonTransitional
+      : name.hasSuffix(VirtioVariant.transitional.rawValue) ? .transitional : .usual
+  }
+
+  /// Whether a property is one that the named kinds do not have.
+  package static func isImplied(_ property: String) -> Bool {
+    property == "disable-legacy" || property == "disable-modern"
+  }
+}
+
+extension DeviceType {
+  /// This type of that kind.
+  package func variant(_ variant: VirtioVariant) -> DeviceType {
+    if variant == .usual { return self }
+    return DeviceType(
+      name: name + variant.rawValue, parent: parent, bus: bus, description: description,
+      properties: properties.filter { !VirtioVariant.isImplied($0.name) },
+      isUserCreatable: isUserCreatable, isHotpluggable: isHotpluggable)
+  }
+}
+
 /// A virtio device as a function on the PCI bus: in the object tree it has the device itself below it, on a bus of its own.
-package protocol VirtioFunction: PCIPlaced {}
+package protocol VirtioFunction: PCIPlaced {
+  var settings: VirtioPCI.Settings { get }
+}
+
+extension VirtioFunction {
+  package var typeInfo: DeviceType { Self.type.variant(settings.variant) }
+  /// The type of the device behind the function.
+  package var backendType: String {
+    let name = Self.type.name
+    return (name.hasSuffix("-pci") ? String(name.dropLast(4)) : name) + "-device"
+  }
+}
 
 /// `virtio-balloon-pci`.
 package final class VirtioBalloonPCI: VirtioFunction {
@@ -28,7 +75,7 @@ package final class VirtioBalloonPCI: VirtioFunction {
 
   package let balloon: Balloon
   package let placement: PCIPlacement
-  private let settings: VirtioPCI.Settings
+  package let settings: VirtioPCI.Settings
   private let options: Balloon.Settings
   private let transport = Mutex<VirtioPCI?>(nil)
 
@@ -79,7 +126,7 @@ package final class VirtioRandomPCI: VirtioFunction {
 
   package let placement: PCIPlacement
   private let entropy: Entropy
-  private let settings: VirtioPCI.Settings
+  package let settings: VirtioPCI.Settings
   private let quota: Entropy.Quota
   private let transport = Mutex<VirtioPCI?>(nil)
   @MainLoop private let source: any RandomSource
@@ -121,10 +168,13 @@ package final class VirtioRandomPCI: VirtioFunction {
 extension VirtioPCI.Settings {
   /// The settings as `info qtree` shows them.
   var values: [(name: String, value: PropertyValue)] {
-    [
+    let interfaces: [(name: String, value: PropertyValue)] = [
       ("disable-legacy", .string(hasLegacy ? "off" : "on")),
-      ("disable-modern", .bool(!hasModern)), ("event_idx", .bool(eventIndex)),
-      ("indirect_desc", .bool(indirectDescriptors)), ("packed", .bool(packedRings)),
+      ("disable-modern", .bool(!hasModern)),
+    ]
+    return (variant == .usual ? interfaces : []) + [
+      ("event_idx", .bool(eventIndex)), ("indirect_desc", .bool(indirectDescriptors)),
+      ("packed", .bool(packedRings)),
     ]
   }
 }

@@ -73,6 +73,9 @@ final class LegacyWindow: BusDevice {
 
 /// The modern interface: four windows of a page each in one memory BAR (virtio 1.1, 4.1.4.3 to 4.1.4.6).
 final class ModernWindow: BusDevice {
+  /// Where the driver says that a queue has something new: a write there has no other effect (4.1.4.4).
+  static let notifications: Range<UInt64> = 0x3000..<0x4000
+
   private unowned let owner: VirtioPCI
 
   init(_ owner: VirtioPCI) { self.owner = owner }

@@ -9,6 +9,7 @@ import Synchronization
 package final class VirtioPCI: VirtioTransport {
   /// Which interfaces there are, and how many MSI-X vectors.
   package struct Settings: Equatable, Sendable {
+    package var variant = VirtioVariant.usual
     package var hasLegacy = true
     package var hasModern = true
     /// 0 leaves MSI-X out.
@@ -108,8 +109,11 @@ package final class VirtioPCI: VirtioTransport {
         index: BAR.modern, kind: .memory64, size: VirtioPCI.modernSize, isPrefetchable: true)
       bars.append(layout)
       windows.append(
-        .init(layout, name: "virtio-pci-modern", device: ModernWindow(self), maximumWidth: 4))
+        .init(
+          layout, name: "virtio-pci-modern", device: ModernWindow(self), maximumWidth: 4,
+          doorbells: ModernWindow.notifications))
     }
+    placement.add(to: &bars, &windows, identity)
     var configuration = PCIConfiguration(
       identity, interruptPin: 1, isMultifunction: placement.isMultifunction, bars: bars)
     if let msix { _ = msix.add(to: &configuration) }
@@ -170,9 +174,15 @@ package final class VirtioPCI: VirtioTransport {
   /// Takes the function out of the machine for good: the guest cannot reach it any more, and nothing of its queues is used when this
   /// returns. Main loop.
   package func disconnect() {
-    shell.withLock { $0 }?.disconnect()
-    resetDevice()
+    disconnectFromBus()
+    resetAfterDisconnection()
   }
+
+  /// The first half of `disconnect`: the guest cannot reach the function. Main loop.
+  func disconnectFromBus() { shell.withLock { $0 }?.disconnect() }
+
+  /// The second half, which waits for what is under way. Any thread.
+  func resetAfterDisconnection() { resetDevice() }
 
   // MARK: - VirtioTransport
 

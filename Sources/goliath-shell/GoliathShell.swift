@@ -8,6 +8,10 @@ enum GoliathShell {
   nonisolated static func main() {
     let output = Output(isInteractive: false)
     do throws(LineError) {
+      let arguments = CommandLine.arguments.dropFirst()
+      if arguments.first == "cluster" {
+        exit(try ClusterVerbs.run(Array(arguments.dropFirst())).rawValue)
+      }
       exit(try run(try options()).rawValue)
     } catch {
       output.complain(["goliath-shell: \(Style.harmless(error.description))"])

@@ -1,4 +1,5 @@
 import CPU
+import Cluster
 import DeviceModel
 import Host
 import KVM
@@ -8,8 +9,8 @@ import Translator
 /// The accelerator that a machine runs with, and the CPU that it gives its guest.
 struct AcceleratorChoice {
   let accelerator: any Accelerator
-  let capabilities: CPUCapabilities
-  let cpuid: CPUIDTable
+  private(set) var capabilities: CPUCapabilities
+  private(set) var cpuid: CPUIDTable
 
   /// Takes the first accelerator of the command line that this host can provide; says on standard error which could not be had.
   ///
@@ -19,7 +20,7 @@ struct AcceleratorChoice {
     let wanted = configuration.accelerators
     for (index, choice) in wanted.enumerated() {
       do throws(AcceleratorError) {
-        found = try AcceleratorChoice.open(choice, cpus: configuration.smp.cpus)
+        found = try AcceleratorChoice.open(choice, configuration)
         if index > 0 { Log.line("\(Log.programName): falling back to \(choice.name)") }
         break
       } catch {
@@ -54,8 +55,27 @@ struct AcceleratorChoice {
     cpuid = table
   }
 
+  /// What this host tells the other nodes of the machine.
+  var offer: CPUOffer {
+    var offer = CPUOffer(capabilities)
+    offer.counterKilohertz = counterKilohertz
+    return offer
+  }
+
+  /// Of the host's counter where guests read it; 0 where they read one made by software.
+  var counterKilohertz: UInt64 {
+    capabilities.kind == .kvm ? KVMAccelerator.counterKilohertz ?? 0 : 0
+  }
+
+  /// Takes the CPU that all nodes of the machine give it.
+  mutating func adopt(_ agreement: CPUAgreement) {
+    capabilities = capabilities.offering(agreement.common)
+    cpuid = agreement.table
+  }
+
   /// Throws `OptionError` for a `-global` that no processor of the machine can have.
   private static func checkGlobals(_ configuration: LaunchConfiguration) throws(OptionError) {
+    if configuration.cpuGlobals.isEmpty { return }
     let model = configuration.cpu?.text.prefix { $0 != "," } ?? "qemu64"
     guard CPUModel.named(String(model)) != nil else { return }
     for global in configuration.cpuGlobals {
@@ -70,7 +90,7 @@ struct AcceleratorChoice {
   }
 
   private static func open(
-    _ choice: AcceleratorConfiguration, cpus: Int
+    _ choice: AcceleratorConfiguration, _ configuration: LaunchConfiguration
   ) throws(AcceleratorError) -> (any Accelerator, CPUCapabilities) {
     switch choice {
     case .kvm(let options):
@@ -81,16 +101,49 @@ struct AcceleratorChoice {
           let service = EmulationService(memory: memory, cpuid: cpuid)
           return { vcpu, host in service.execute(vcpu, host) }
         })
-      let supported = try KVMAccelerator.supportedCPUID()
+      var supported = try KVMAccelerator.supportedCPUID()
+      if let cluster = configuration.cluster {
+        supported = AcceleratorChoice.onSeveralNodes(supported, cluster)
+      }
       return (kvm, CPUCapabilities(kvmSupporting: supported, host: CPUIDTable.ofThisHost))
     case .tcg(let options):
       // Half of each vCPU's share is for decoded instructions, half for host code.
-      let share = options.codeCacheMiB.map { (Int($0) << 20) / (2 * max(cpus, 1)) }
+      let share = options.codeCacheMiB.map {
+        (Int($0) << 20) / (2 * max(configuration.smp.cpus, 1))
+      }
       let tuning = TranslatorTuning(options, codeCacheBytes: share)
       let accelerator = TCGAccelerator(
         cacheBytes: share, tuning: tuning, takesTurns: options.takesTurns)
-      return (accelerator, CPUCapabilities(tcgOn: .ofThisHost))
+      let capabilities = CPUCapabilities(tcgOn: .ofThisHost)
+      if options.without.isEmpty { return (accelerator, capabilities) }
+      var features = capabilities.features
+      for name in options.without {
+        guard CPUFeature.named(name) != nil else {
+          throw AcceleratorError(.unsupported, "there is no CPU feature '\(name)'")
+        }
+        features[name] = false
+      }
+      return (accelerator, capabilities.offering(features))
     }
+  }
+}
+
+extension AcceleratorChoice {
+  /// What KVM gives to guests whose vCPUs are not all in one process: none of what it does between them in the kernel (stolen time, remote
+  /// TLB flush), and a kvmclock that is the same for all only where all nodes read one host's counter (distributed.md, sections 7 and 8).
+  private static func onSeveralNodes(
+    _ table: CPUIDTable, _ cluster: ClusterConfiguration
+  ) -> CPUIDTable {
+    let isOneHost =
+      cluster.memory == .shm
+      || cluster.addresses.allSatisfy { if case .unix = $0 { true } else { false } }
+    return CPUIDTable(
+      table.entries.map { entry in
+        guard entry.leaf == 0x4000_0001 else { return entry }
+        var entry = entry
+        entry.eax &= 1 << 0 | 1 << 1 | 1 << 3 | (isOneHost ? 1 << 24 : 0)
+        return entry
+      })
   }
 }
 

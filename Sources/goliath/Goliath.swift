@@ -45,6 +45,9 @@ enum Goliath {
       error.lines(program: program).forEach(Log.line)
       exit(1)
     }
+    if let form = configuration.clusterCheck {
+      exit(MainLoop.run { ClusterCheckRun.start(configuration, form) })
+    }
     let announced = daemon
     exit(
       MainLoop.run {

@@ -1,6 +1,7 @@
 import Block
 import CPU
 import Chardev
+import Cluster
 import DeviceModel
 import Glibc
 import Host
@@ -10,6 +11,7 @@ import Net
 import Options
 import QAPI
 import Security
+import Shm
 
 /// One running `goliath`: character devices, monitors, machine; started in this order so that a client is greeted before the
 /// machine is made.
@@ -27,6 +29,13 @@ final class Node {
   private var pidFile: PidFile?
   private var auditLogs: [String: AuditLog] = [:]
   private var failureTimer: HostTimer?
+  /// The other nodes of the machine; nil when it is all here.
+  private var cluster: ClusterNode?
+  private var metrics: MetricsServer?
+  /// Joining is under way.
+  private var joining: JoinProgress?
+  /// The process is to end with this status as soon as joining has ended.
+  private var endsWith: Int32?
 
   /// Lives as long as the process.
   private static var running: Node?
@@ -65,6 +74,7 @@ final class Node {
       try makeChardevs()
       try makeNetworks()
       try makeMonitors()
+      try makeMetrics()
       chardevs.whenConnected { [weak self] in self?.prepareMachine() }
     } catch {
       fail(error)
@@ -132,10 +142,16 @@ final class Node {
   private func makeNetworks() throws(OptionError) {
     network.onEvent = { [monitorContext] in monitorContext.events.emit($0) }
     network.descriptorNamed = { [monitorContext] in monitorContext.descriptors.take($0) }
+    network.openForward = { [chardevs] label, text throws(NetError) in
+      try ForwardFrontend(label, text, in: chardevs)
+    }
     for wanted in configuration.netdevs {
       do throws(NetError) {
         try network.launch(wanted.netdev, isAnonymous: wanted.isAnonymous, hub: wanted.hub)
-      } catch { throw wanted.origin.failure(error.message) }
+      } catch {
+        guard let cause = error.cause else { throw wanted.origin.failure(error.message) }
+        throw wanted.origin.failure(cause).followed(by: error.message)
+      }
     }
   }
 
@@ -165,6 +181,16 @@ final class Node {
     }
   }
 
+  /// `-metrics`.
+  private func makeMetrics() throws(OptionError) {
+    guard let wanted = configuration.metrics else { return }
+    do throws(ChardevError) {
+      metrics = try MetricsServer(wanted.address) { [monitorContext] in
+        MachineMetrics.text(monitorContext)
+      }
+    } catch { throw wanted.origin.failure(error.message) }
+  }
+
   /// Opens the accelerator, and makes the machine unless that has to wait for `x-exit-preconfig`.
   private func prepareMachine() {
     guard !configuration.drives.isEmpty || !configuration.blockdevs.isEmpty else {
@@ -188,15 +214,72 @@ final class Node {
     do {
       let choice = try AcceleratorChoice(configuration)
       try makeObjects(early: false)
-      guard configuration.waitsForPreconfig else { return startMachine(choice) }
+      guard configuration.waitsForPreconfig else { return makeMachine(choice) }
       monitorContext.prepare(
         MachinePreparation(
           configuration, chardevs: chardevs,
-          makeMachine: { [weak self] in self?.startMachine(choice) },
+          makeMachine: { [weak self] in self?.makeMachine(choice) },
           quit: { [weak self] in self?.quitUnmade($0) }))
       daemon?.announceReady()
     } catch {
       fail(error)
+    }
+  }
+
+  private func makeMachine(_ choice: AcceleratorChoice) {
+    if let wanted = configuration.cluster { join(wanted, choice) } else { startMachine(choice) }
+  }
+
+  /// Joins the other nodes, while monitors are answered, and makes this one's part of the machine.
+  private func join(_ wanted: ClusterConfiguration, _ choice: AcceleratorChoice) {
+    let progress = JoinProgress()
+    joining = progress
+    monitorContext.join(
+      MachinePreparation(
+        configuration, chardevs: chardevs, makeMachine: {},
+        quit: { [weak self] in self?.quitUnmade($0) }),
+      status: { ClusterInfo(wanted, progress) })
+    Task { @MainLoop [configuration, monitorContext] in
+      var choice = choice
+      do {
+        let credentials = try ClusterNode.credentials(wanted, in: monitorContext.objects)
+        let ram = configuration.memory.size
+        let accelerator = choice.accelerator.name
+        let capabilities = choice.capabilities
+        let offer = CPUExchange.bytes(choice.offer)
+        let link = try await HostThread.value(name: "join") {
+          try ClusterNode.join(
+            ClusterNode.Terms(
+              configuration: wanted, ram: ram,
+              // Files are read whole for this.
+              items: try ClusterItems.of(
+                configuration, accelerator: accelerator,
+                firmwareFolders: BootFile.firmwareDirectories,
+                usualFirmware: BootFile.defaultFirmware),
+              offer: offer,
+              agree: { offers throws(ClusterError) in
+                try CPUExchange.agree(offers, configuration, capabilities)
+              }, credentials: credentials, progress: progress))
+        }
+        joining = nil
+        if let status = endsWith {
+          try? await HostThread.value(name: "leave") { ClusterNode.discard(link) }
+          return close(status)
+        }
+        guard let agreement = CPUExchange.agreement(link.joined.agreement) else {
+          throw ClusterError(.refused, "node 0 does not say which CPU the guest has")
+        }
+        if let text = CPUAgreement.text(agreement.missing) {
+          Log.warning("\(text); the guest does without")
+        }
+        choice.adopt(agreement)
+        cluster = try ClusterNode(link, ram: ram, context: monitorContext)
+        startMachine(choice)
+      } catch {
+        joining = nil
+        if let status = endsWith { return close(status) }
+        fail(error)
+      }
     }
   }
 
@@ -207,13 +290,32 @@ final class Node {
         configuration, accelerator: choice.accelerator, cpuid: choice.cpuid,
         apicIDs: (0..<configuration.smp.cpus).map { APICID(topology.apicID(ofVCPU: $0)) },
         chardevs: chardevs, blocks: blocks, objects: monitorContext.objects, network: network,
+        numa: cluster.flatMap { $0.numa(ramSize: configuration.memory.size) },
+        seat: cluster?.seat, sharedMemory: cluster?.memory,
         onEvent: { [monitorContext] in monitorContext.events.emit($0) },
         onExit: { [weak self] status in self?.exit(status) })
       for warning in network.warnings { Log.warning(warning) }
       self.machine = machine
       monitorContext.start(machine, cpuCapabilities: choice.capabilities)
       if !configuration.waitsForPreconfig { daemon?.announceReady() }
-      if !configuration.startPaused { try machine.resume() }
+      if let cluster {
+        cluster.start(machine) { [weak self] result in self?.begin(result) }
+      } else if !configuration.startPaused {
+        try machine.resume()
+      }
+    } catch {
+      fail(error)
+    }
+  }
+
+  /// All nodes' machines are made, or one never will be.
+  private func begin(_ result: Result<Void, any Error>) {
+    do {
+      try result.get()
+      try machine?.takePart()
+      if configuration.cluster?.node == .devices, !configuration.startPaused {
+        try machine?.resume()
+      }
     } catch {
       fail(error)
     }
@@ -244,9 +346,26 @@ final class Node {
   }
 
   private func finish(_ status: Int32) {
+    if let joining {
+      // Sockets and memory are taken back before the process ends.
+      endsWith = status
+      return joining.cancel("node \(configuration.cluster?.node.rawValue ?? 0) was told to end")
+    }
+    guard let cluster else { return close(status) }
+    // Saying goodbye may take as long as a node takes to hear it.
+    self.cluster = nil
+    cluster.giveUp()
+    Task { @MainLoop in
+      try? await HostThread.value(name: "leave") { cluster.leave() }
+      close(status)
+    }
+  }
+
+  private func close(_ status: Int32) {
     machine?.tearDown()
     Machine.closeDisks(blocks)
     chardevs.shutDown()
+    metrics?.close()
     network.shutDown()
     for log in auditLogs.values { log.drain() }
     pidFile?.remove()
@@ -317,6 +436,9 @@ enum FailureText {
     case let error as AcceleratorError: (nil, error.message)
     case let error as CPUModelError: (nil, error.message)
     case let error as RunControlError: (nil, error.message)
+    case let error as ClusterError: (nil, error.message)
+    case let error as SharedObjectError: (nil, error.text)
+    case let error as QAPIError: (nil, error.description)
     default: (nil, "\(error)")
     }
   }
@@ -331,6 +453,9 @@ enum FailureText {
     case let error as AcceleratorError: return ["\(program): \(error.message)"]
     case let error as CPUModelError: return ["\(program): \(error.message)"]
     case let error as RunControlError: return ["\(program): \(error.message)"]
+    case let error as ClusterError: return ["\(program): \(error.message)"]
+    case let error as SharedObjectError: return ["\(program): \(error.text)"]
+    case let error as QAPIError: return ["\(program): \(error.description)"]
     default: return ["\(program): \(error)"]
     }
   }

@@ -102,7 +102,9 @@ import Testing
     let node = try graph.open(
       "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"\(disk)\"}}")
     #expect(node.length == 8192)
-    #expect(message { _ = try graph.open("json:{nonsense") } == "Could not parse the JSON options")
+    #expect(
+      message { _ = try graph.open("json:{nonsense") }
+        == "Could not parse the JSON options: JSON parse error, invalid keyword 'nonsense'")
   }
 
   @Test func guessedRawImagesAreGuarded() throws {

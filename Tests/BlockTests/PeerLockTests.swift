@@ -36,6 +36,49 @@ struct PeerLockTests {
     #expect(try Process.output(["qemu-io", "-c", "read 0 512", path]).status == 0)
   }
 
+  @Test(arguments: ["raw", "qcow2"])
+  func whatIsBelowASnapshotIsClosedForWritingAndOpenedAgain(format: String) throws {
+    let base = folder.file("base")
+    let top = folder.file("top")
+    for (path, kind) in [(base, format), (top, "qcow2")] {
+      #expect(try Process.output(["qemu-img", "create", "-q", "-f", kind, path, "1M"]).status == 0)
+    }
+    // Readers of raw images let others write.
+    func infoIsRefused() throws -> Bool {
+      try Process.output(["qemu-img", "info", "-f", format, base]).text
+        .contains("Failed to get shared \"write\" lock")
+    }
+    let node = try graph.open(base, format: format)
+    let backend = BlockBackend(
+      graph, name: "drive", used: [.consistentRead, .write],
+      shared: [.consistentRead, .writeUnchanged])
+    try graph.add(backend)
+    try backend.insert(node)
+    try backend.write(0, from: IOBuffer([UInt8](repeating: 5, count: 512)).vector)
+    #expect(try infoIsRefused() == (format == "qcow2"))
+    let overlay = try graph.insertOverlay(graph.open(top, format: "qcow2"), over: node)
+    #expect(node.isReadOnly && node.child("file")?.isReadOnly == true && !backend.isReadOnly)
+    #expect(try !infoIsRefused())
+    #expect(throws: BlockError.self) { try node.write(0, [1]) }
+    try backend.write(0, from: IOBuffer([UInt8](repeating: 6, count: 512)).vector)
+    // Others see what was written before, and nothing to repair.
+    if format == "qcow2" {
+      #expect(try Process.output(["qemu-img", "check", base]).status == 0)
+    }
+    #expect(
+      try Process.output(["qemu-io", "-r", "-f", format, "-c", "read -P 5 0 512", base]).status
+        == 0)
+    try graph.removeOverlay(overlay.name, over: node)
+    #expect(!node.isReadOnly && node.child("file")?.isReadOnly == false)
+    #expect(try infoIsRefused() == (format == "qcow2"))
+    try backend.write(512, from: IOBuffer([UInt8](repeating: 7, count: 512)).vector)
+    try backend.remove()
+    #expect(
+      try Process.output(["qemu-io", "-r", "-f", format, "-c", "read -P 7 512 512", base]).status
+        == 0)
+    #expect(graph.entries.isEmpty)
+  }
+
   @Test func weAreKeptOutWhileQEMUWrites() throws {
     let path = folder.file("image")
     #expect(

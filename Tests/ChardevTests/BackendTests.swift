@@ -6,7 +6,7 @@ import Support
 import Testing
 
 /// Descriptor sets, changes below a frontend, and the rarer kinds of devices.
-@Suite(.timeLimit(.minutes(2)), .serialized) struct BackendTests {
+@Suite(.timeLimit(.minutes(15)), .serialized) struct BackendTests {
   init() { MainLoopThread.start() }
 
   @MainLoop

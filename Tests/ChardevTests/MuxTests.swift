@@ -5,7 +5,7 @@ import Support
 import Testing
 
 /// The multiplexer's keys, over a socket as its base.
-@Suite(.timeLimit(.minutes(1))) struct MuxTests {
+@Suite(.timeLimit(.minutes(15))) struct MuxTests {
   init() { MainLoopThread.start() }
 
   private struct Setup: Sendable {

@@ -5,7 +5,7 @@ import Support
 import Testing
 
 /// Socket devices over real sockets on ports and paths of their own.
-@Suite(.timeLimit(.minutes(1))) struct SocketTransportTests {
+@Suite(.timeLimit(.minutes(15))) struct SocketTransportTests {
   init() { MainLoopThread.start() }
 
   @Test func tcpServerServesOneClientAndThenTheNext() async throws {

@@ -6,7 +6,7 @@ import Support
 import Testing
 
 /// Devices that are files, terminals and memory.
-@Suite(.timeLimit(.minutes(1))) struct TransportTests {
+@Suite(.timeLimit(.minutes(15))) struct TransportTests {
   init() { MainLoopThread.start() }
 
   @Test func ptyOpensClosesAndCarriesBytesBothWays() async throws {

@@ -28,7 +28,7 @@ private final class Peer {
 }
 
 /// A websocket device and raw clients: bytes as QEMU 7.2 sends them.
-@Suite(.timeLimit(.minutes(2))) struct WebSocketTests {
+@Suite(.timeLimit(.minutes(15))) struct WebSocketTests {
   init() { MainLoopThread.start() }
 
   private static let request = [

@@ -58,8 +58,10 @@ private final class Bench {
       case .direct(let access):
         var vector = IOVector()
         var pieces: [(address: GuestAddress, count: Int)] = []
+        var pins = MemoryPins()
         let count = channel.master.gather(
-          access.count, toMemory: !access.isWrite, memory, into: &vector, pieces: &pieces)
+          access.count, toMemory: !access.isWrite, memory, into: &vector, pieces: &pieces,
+          pinning: &pins)
         guard let count else {
           result = .failed
           break
@@ -74,8 +76,10 @@ private final class Bench {
       case .buffered(let wanted, let toGuest):
         var vector = IOVector()
         var pieces: [(address: GuestAddress, count: Int)] = []
+        var pins = MemoryPins()
         let count = channel.master.gather(
-          wanted, toMemory: toGuest, memory, into: &vector, pieces: &pieces)
+          wanted, toMemory: toGuest, memory, into: &vector, pieces: &pieces,
+          pinning: &pins)
         guard let count, let buffer = channel.drives[index]?.buffer else {
           result = .failed
           break

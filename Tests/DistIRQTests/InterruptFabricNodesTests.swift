@@ -24,6 +24,8 @@ import Testing
       ends.withLock { $0.append(vector) }
       peer.withLock { $0 }?.endOfInterrupt(vector: vector)
     }
+    func setLINT0(_ level: Bool) { peer.withLock { $0 }?.receiveLINT0(level) }
+    func acknowledgePIC() -> UInt8? { peer.withLock { $0 }?.acknowledgePIC() }
   }
 
   /// Two nodes with two vCPUs each; node 0 has the controllers.

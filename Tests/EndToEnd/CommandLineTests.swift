@@ -24,7 +24,7 @@ import Testing
     #expect(result.text == "goliath: -kernle: invalid option; did you mean '-kernel'?\n")
   }
 
-  @Test(arguments: ["-fda", "-virtfs", "-local-cpu", "-incoming"])
+  @Test(arguments: ["-fda", "-virtfs", "-incoming"])
   func optionsOfLaterIssuesAreRefusedByName(option: String) throws {
     let result = try run(option, "x")
     #expect(result.status == 1)

@@ -4,7 +4,7 @@ import Support
 import Testing
 
 /// Disks and optical drives as a guest sees them: its kernel's drivers, and the firmware that boots from them.
-@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: Guest.folder != nil))
+@Suite(.serialized, .timeLimit(.minutes(15)), .enabled(if: Guest.folder != nil))
 struct DiskGuestTests {
   /// Writes a file of bytes that look random.
   private func makeImage(_ path: String, size: Int, seed: UInt64) throws -> [UInt8] {

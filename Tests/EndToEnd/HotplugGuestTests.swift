@@ -4,7 +4,7 @@ import Support
 import Testing
 
 /// Devices that come and go while Debian's kernel runs.
-@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: Guest.folder != nil))
+@Suite(.serialized, .timeLimit(.minutes(15)), .enabled(if: Guest.folder != nil))
 struct HotplugGuestTests {
   /// A guest at its shell, with drivers loaded.
   private struct Session {

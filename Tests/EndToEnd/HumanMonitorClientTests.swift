@@ -5,7 +5,7 @@ import Support
 import Testing
 
 /// Conversations of programs that drive the human monitor, as those programs have them.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct HumanMonitorClientTests {
+@Suite(.serialized, .timeLimit(.minutes(15))) struct HumanMonitorClientTests {
   private static let machine = [
     "-machine", "pc", "-m", "16", "-smp", "2", "-accel", "tcg", "-S", "-nodefaults", "-display",
     "none",

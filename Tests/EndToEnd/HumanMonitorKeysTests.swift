@@ -4,7 +4,7 @@ import Support
 import Testing
 
 /// Completion of arguments: the same keys to QEMU's human monitor and to ours, the same bytes on the screen.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct HumanMonitorKeysTests {
+@Suite(.serialized, .timeLimit(.minutes(15))) struct HumanMonitorKeysTests {
   /// Lines that TAB is pressed on; each is erased afterwards.
   private static let lines: [String] = [
     "chardev-add n", "chardev-add nope", "chardev-add null,id=", "chardev-remove ",

@@ -85,6 +85,22 @@ import Testing
     }
   }
 
+  @Test func aThousandIdleMonitorsCostLittle() throws {
+    _ = Descriptors.raiseLimit()
+    let goliath = try Goliath(["-machine", "none"])
+    func residentKiB() throws -> Int {
+      let pages = try contents("/proc/\(goliath.process.id)/statm").split(separator: " ")
+      return (pages.count > 1 ? Int(pages[1]) ?? 0 : 0) * 4
+    }
+    let first = try goliath.connect()
+    let before = try residentKiB()
+    let others = try (0..<1000).map { _ in try goliath.connect() }
+    let cost = try residentKiB() - before
+    // About 2 KiB each; a buffer for each would be 64.
+    #expect(cost < 16 * others.count, "\(cost) KiB for \(others.count) monitors")
+    #expect(try first.run("query-status")["return"]?["running"] == true)
+  }
+
   @Test func messagesBeginAsMsgAsks() throws {
     let result = try Process.output(
       [Goliath.path] + paused + ["-msg", "timestamp=on,guest-name=on", "-name", "web"]

@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Debian's driver on our network card: user networking, tunnels between two programs.
-@Suite(.serialized, .timeLimit(.minutes(6)), .enabled(if: Guest.folder != nil))
+@Suite(.serialized, .timeLimit(.minutes(15)), .enabled(if: Guest.folder != nil))
 struct NetworkTests {
   private static let drivers = "modprobe+virtio_pci;modprobe+virtio_net;ip+link+set+eth0+up"
 

@@ -5,7 +5,7 @@ import Support
 import Testing
 
 /// Monitors over TLS and websockets, and the objects behind them.
-@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: Certificates.shared != nil))
+@Suite(.serialized, .timeLimit(.minutes(15)), .enabled(if: Certificates.shared != nil))
 struct SecureMonitorTests {
   private func folder(_ name: String) throws -> String {
     try #require(Certificates.shared).path(name)

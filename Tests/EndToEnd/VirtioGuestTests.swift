@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Debian's drivers on our virtio devices.
-@Suite(.serialized, .timeLimit(.minutes(4)), .enabled(if: Guest.folder != nil))
+@Suite(.serialized, .timeLimit(.minutes(15)), .enabled(if: Guest.folder != nil))
 struct VirtioGuestTests {
   /// In the order in which they need each other.
   private static let modules = [
@@ -40,7 +40,8 @@ struct VirtioGuestTests {
     let run = try Goliath([
       "-accel", "tcg", "-m", "256", "-smp", "2", "-nodefaults", "-display", "none", "-serial",
       "stdio", "-kernel", guest + "/vmlinuz", "-initrd", initrd, "-append",
-      "console=ttyS0 panic=-1 goliath.run=\(loading);\(random);echo+all-lo''aded", "-device",
+      "console=ttyS0 panic=-1 no_timer_check goliath.run=\(loading);\(random);echo+all-lo''aded",
+      "-device",
       "virtio-balloon-pci,id=b", "-device", "virtio-rng-pci", "-device", "piix3-usb-uhci",
     ])
     #expect(

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Drives an emulator through unmodified libvirt: one daemon of its own, in a folder of its own, without privileges.
 
-    libvirt.py EMULATOR GUEST-FOLDER [--type qemu|kvm] [--machine pc] [--disks qemu-img] [--keep]
+    libvirt.py EMULATOR GUEST-FOLDER [--type qemu|kvm] [--machine pc] [--disks qemu-img] [--cluster] [--keep]
 
 GUEST-FOLDER holds vmlinuz and initrd.gz (scripts/guest). With --disks the guest has a disk in a qcow2 image and a network, is given
-more of both while it runs, and has snapshots taken; the argument is the program that makes images. Prints a line for each step that held; ends with status 0
+more of both while it runs, and has snapshots taken; the argument is the program that makes images. With --cluster the guest runs on two
+nodes, of which the daemon drives the first. Prints a line for each step that held; ends with status 0
 when all did, 77 when libvirt is not installed, 1 with the step and what was said otherwise. Works the same with
 QEMU as EMULATOR, which is how the steps themselves were checked.
 """
@@ -23,7 +24,7 @@ import time
 from terminal import Failed, Terminal, served
 
 # libvirt adds a USB controller and a memory balloon by itself.
-DOMAIN = """<domain type='{type}'>
+DOMAIN = """<domain type='{type}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <memory unit='MiB'>256</memory>
   <vcpu>2</vcpu>
@@ -31,7 +32,7 @@ DOMAIN = """<domain type='{type}'>
     <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{guest}/vmlinuz</kernel>
     <initrd>{guest}/{initrd}</initrd>
-    <cmdline>console=ttyS0 panic=-1 {words}</cmdline>
+    <cmdline>console=ttyS0 panic=-1 no_timer_check {words}</cmdline>
   </os>
   <features><acpi/><apic/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -43,7 +44,34 @@ DOMAIN = """<domain type='{type}'>
     <console type='pty'><target type='serial' port='0'/></console>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
 {devices}  </devices>
-</domain>
+{extra}</domain>
+"""
+
+# What the daemon takes for the emulator of a machine on two nodes: starts node 1 with what its line must have like node 0's, then becomes node 0.
+NODES = """#!{python}
+import os, subprocess, sys
+words, one = sys.argv[1:], []
+if "-cluster" in words:
+    alike = ("-machine", "-accel", "-cpu", "-m", "-smp", "-kernel", "-initrd", "-append", "-global", "-rtc", "-boot",
+             "-overcommit", "-no-hpet", "-no-acpi", "-uuid", "-smbios", "-cluster")
+    for index, word in enumerate(words):
+        if word in alike or word == "-object" and "memory-backend" in words[index + 1]:
+            one.append(word)
+            if index + 1 < len(words) and not words[index + 1].startswith("-"):
+                one.append(words[index + 1].replace("node=0", "node=1") if word == "-cluster" else words[index + 1])
+    with open({folder!r} + "/node1.log", "wb") as log, open({folder!r} + "/node1.pid", "w") as pid:
+        process = subprocess.Popen(
+            [{emulator!r}, *one, "-nodefaults", "-display", "none", "-monitor", "none", "-qmp",
+             "unix:" + {folder!r} + "/node1.qmp,server=on,wait=off"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        pid.write(str(process.pid))
+os.execv({emulator!r}, [{emulator!r}, *words])
+"""
+
+CLUSTER = """  <qemu:commandline>
+    <qemu:arg value='-cluster'/>
+    <qemu:arg value='id=libvirt,node=0,peers=unix:{folder}/c/0+unix:{folder}/c/1,on-node-loss=shutdown'/>
+  </qemu:commandline>
 """
 
 DISK = """<disk type='file' device='disk'>
@@ -115,6 +143,17 @@ class Console(Terminal):
     def __init__(self, daemon, domain):
         super().__init__(daemon.command("console", domain, "--force"), environment=daemon.environment)
 
+    def prompt(self, seconds=60):
+        """Waits for the guest's shell. What it said before the console was there is gone, so Enter is pressed now and then."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return self.expect(r"[#$] ", 4)
+            except Failed as failure:
+                if time.monotonic() > end or "closed" in str(failure):
+                    raise
+                self.send("\r")
+
 
 def hear_interrupts():
     """A job in the background may have been started deaf to SIGINT, which is how virsh is told to end."""
@@ -147,13 +186,15 @@ class Scenario:
     def state(self):
         return self.daemon.text("domstate", self.name).strip()
 
-    def define(self, words="", devices="", initrd="initrd.gz"):
+    def define(self, words="", devices="", initrd="initrd.gz", extra="", emulator=None):
         path = os.path.join(self.daemon.folder, "domain.xml")
         with open(path, "w") as file:
             file.write(DOMAIN.format(type=self.options.type, machine=self.options.machine, name=self.name,
                                      guest=os.path.abspath(self.options.guest), words=words, initrd=initrd,
-                                     devices=devices, emulator=os.path.abspath(self.options.emulator)))
-        self.daemon.virsh("define", path)
+                                     devices=devices, extra=extra,
+                                     emulator=emulator or os.path.abspath(self.options.emulator)))
+        # The daemon starts the emulator to learn what it can do.
+        self.daemon.virsh("define", path, seconds=240)
 
     def run(self):
         virsh, text = self.daemon.virsh, self.daemon.text
@@ -172,7 +213,7 @@ class Scenario:
         virsh("start", self.name)
         self.say("start")
         console = Console(self.daemon, self.name)
-        console.expect(r"[#$] ")
+        console.prompt()
         console.send("echo guest-$((40 + 2))\r")
         console.expect(r"guest-42")
         self.say("console reaches the guest's prompt")
@@ -202,7 +243,7 @@ class Scenario:
 
         virsh("reset", self.name)
         console.expect("HELLO-FROM-INIT")
-        console.expect(r"[#$] ")
+        console.prompt()
         self.say("reset")
 
         self.daemon.stop()
@@ -230,7 +271,7 @@ class Scenario:
         time.sleep(0.5)
         virsh("reboot", self.name)
         console.expect("HELLO-FROM-INIT")
-        console.expect(r"[#$] ")
+        console.prompt()
         self.say("reboot")
         console.send(watch.replace("ACTION", "poweroff"))
         console.expect(r"watch-event\d")
@@ -249,6 +290,59 @@ class Scenario:
         self.say("events")
         virsh("undefine", self.name)
 
+    # Two nodes
+
+    def run_cluster(self):
+        virsh, text, folder = self.daemon.virsh, self.daemon.text, self.daemon.folder
+        os.mkdir(folder + "/c", 0o700)
+        emulator = folder + "/nodes"
+        with open(emulator, "w") as file:
+            file.write(NODES.format(python=sys.executable, folder=folder, emulator=os.path.abspath(self.options.emulator)))
+        os.chmod(emulator, 0o755)
+        self.define(extra=CLUSTER.format(folder=folder), emulator=emulator)
+        virsh("start", self.name, seconds=240)
+        # At once: what the guest says before somebody looks is gone.
+        console = Console(self.daemon, self.name)
+        self.say("start of two nodes")
+        count = text("vcpucount", self.name, "--live", "--active").strip()
+        expect(count == "2", "vcpucount", count)
+        statistics = text("domstats", self.name)
+        expect("state.state=1" in statistics and "vcpu.current=2" in statistics, "domstats", statistics)
+        vcpus = self.monitor("query-cpus-fast")
+        expect([vcpu["node"] for vcpu in vcpus] == [0, 1], "a vCPU on each node", vcpus)
+        expect([node["state"] for node in self.monitor("query-cluster")["nodes"]] == ["joined", "joined"], "query-cluster")
+        self.say("all vCPUs are seen")
+        console.prompt(seconds=400)
+        console.send("echo cpus-$(grep -c ^processor /proc/cpuinfo)\r")
+        console.expect(r"cpus-2")
+        self.say("the guest has both")
+        one = lambda: self.monitor("cluster-execute", node=1, command="query-status")["status"]
+        virsh("suspend", self.name)
+        expect(self.state() == "paused" and one() == "paused", "suspend", self.state())
+        virsh("resume", self.name)
+        expect(self.state() == "running" and one() == "running", "resume", self.state())
+        console.send("echo again-$((1 + 1))\r")
+        console.expect("again-2")
+        self.say("suspend and resume of both nodes")
+        virsh("reset", self.name)
+        console.prompt(seconds=400)
+        self.say("reset")
+        with open(folder + "/node1.pid") as file:
+            number = int(file.read())
+        virsh("destroy", self.name)
+        expect(self.state() == "shut off", "destroy", self.state())
+
+        def gone():
+            try:
+                with open(f"/proc/{number}/stat") as file:
+                    return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+            except OSError:
+                return True
+        until(gone, 30, "node 1 ends with node 0")
+        virsh("undefine", self.name)
+        console.close()
+        self.say("destroy ends both nodes")
+
     # Disks and networks
 
     def image(self, name, *words):
@@ -264,7 +358,7 @@ class Scenario:
         self.daemon.virsh("attach-device", self.name, path, "--live")
         return path
 
-    def monitor(self, command, **arguments):
+    def monitor(self, command, /, **arguments):
         request = json.dumps({"execute": command, "arguments": arguments})
         return json.loads(self.daemon.text("qemu-monitor-command", self.name, request))["return"]
 
@@ -277,7 +371,7 @@ class Scenario:
             + NETWORK.format(mac="52:54:00:aa:00:01"), initrd="initrd-devices.gz")
         virsh("start", self.name)
         console = Console(self.daemon, self.name)
-        console.expect(r"[#$] ")
+        console.prompt()
 
         guest = console.run
         guest("dmesg -n 1; for m in virtio_pci virtio_blk virtio_net; do modprobe $m || exit; done")
@@ -348,14 +442,14 @@ class Scenario:
         virsh("start", self.name)
         console.close()
         console = Console(self.daemon, self.name)
-        console.expect(r"[#$] ")
+        console.prompt()
         console.run("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && rm /root/file && umount /root")
         virsh("destroy", self.name)
         virsh("snapshot-revert", self.name, "off")
         virsh("start", self.name)
         console.close()
         console = Console(self.daemon, self.name)
-        console.expect(r"[#$] ")
+        console.prompt()
         console.run("dmesg -n 1; modprobe virtio_pci; modprobe virtio_blk; mount /dev/vda /root && md5sum /root/file",
               hashlib.md5(content).hexdigest())
         virsh("destroy", self.name)
@@ -372,6 +466,7 @@ def main():
     arguments.add_argument("--type", default="qemu", choices=("qemu", "kvm"))
     arguments.add_argument("--machine", default="pc")
     arguments.add_argument("--disks", metavar="QEMU-IMG", help="the program that makes images; the steps with disks and networks")
+    arguments.add_argument("--cluster", action="store_true", help="a guest on two nodes")
     arguments.add_argument("--keep", action="store_true", help="keep the daemon's folder, print its name")
     options = arguments.parse_args()
     for program in ("libvirtd", "virsh"):
@@ -396,13 +491,19 @@ def main():
             daemon.environment["PATH"] = programs + ":" + os.environ["PATH"]
         daemon.start()
         scenario = Scenario(daemon, options)
-        scenario.run_disks() if options.disks else scenario.run()
+        (scenario.run_cluster if options.cluster else scenario.run_disks if options.disks else scenario.run)()
         return 0
     except (Failed, subprocess.SubprocessError) as problem:
         print(f"FAILED: {problem}")
         return 1
     finally:
         daemon.virsh("destroy", "goliath-test", check=False)
+        if os.path.exists(folder + "/node1.pid"):
+            with open(folder + "/node1.pid") as file:
+                number = int(file.read())
+            # It may be another's number by now.
+            if os.path.exists(f"/proc/{number}/cmdline") and folder in open(f"/proc/{number}/cmdline").read():
+                os.kill(number, signal.SIGKILL)
         daemon.stop()
         if options.keep:
             print(folder)

@@ -26,7 +26,7 @@ class Machine:
         self.arguments = [
             GOLIATH, "-accel", ACCELERATOR, "-cpu", "max", "-m", "256", "-smp", "2", "-display", "none",
             "-serial", "stdio", "-kernel", GUEST + "/vmlinuz", "-initrd", GUEST + "/initrd.gz",
-            "-append", "console=ttyS0 panic=-1 quiet " + append, "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
+            "-append", "console=ttyS0 panic=-1 no_timer_check quiet " + append, "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
             "-monitor", "telnet:127.0.0.1:0,server=on,wait=off", *arguments]
         self.output = b""
         self.events = []

@@ -19,9 +19,12 @@ nonisolated(unsafe) private var fuzzer: any Fuzzer = {
   case "websocket": return WebSocketFuzzer()
   case "options": return OptionsFuzzer()
   case "editor": return EditorFuzzer()
+  case "frames": return FrameFuzzer()
+  case "image": return ImageFuzzer()
   default:
     print(
-      "GOLIATH_FUZZ must be framing, parsing, dispatch, hmp, telnet, websocket, options or editor")
+      "GOLIATH_FUZZ must be framing, parsing, dispatch, hmp, telnet, websocket, options, editor,"
+        + " frames or image")
     exit(2)
   }
 }()

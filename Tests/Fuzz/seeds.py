@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes the fuzzers' first inputs from the recorded conversation, the schemas and the command tables: seeds.py FOLDER"""
-import json, pathlib, struct, sys
+import hashlib, json, pathlib, struct, sys
 
 root = pathlib.Path(__file__).resolve().parents[2]
 folder = pathlib.Path(sys.argv[1])
@@ -97,3 +97,38 @@ options = ["-machine pc,accel=tcg -cpu qemu64,+avx,-sse,level=4 -m 1G,slots=2,ma
            "-kernel a -initrd b -append c=d -no-reboot -action reboot=shutdown,panic=none -S -d in_asm,int -D x -sandbox on,obsolete=deny", "-qmp unix:x,server=on -pidfile p -daemonize -add-fd fd=3,set=1 -msg timestamp=on"]
 for number, line in enumerate(options):
     put("options", number, "\n".join(line.split(" ")))
+
+
+def counted(data):
+    return struct.pack("<I", len(data)) + data
+
+
+def hello(node, nodes, vcpus):
+    return struct.pack("<HBBQQII", 0, node, nodes, 0, 42, 4, len(vcpus)) + struct.pack(f"<{len(vcpus)}I", *vcpus) + counted(b"goliath") + counted(b"goliath")
+
+
+items = [(b"-m", b"4G"), (b"-smp", b"4")]
+texts = b"".join(counted(name) + counted(value) for name, value in items)
+put("frames", "hello", hello(1, 2, [2, 3]))
+put("frames", "hello-long", hello(63, 64, [0, 1, 2, 3]))
+put("frames", "config", counted(hashlib.sha256(texts).digest()) + struct.pack("<I", len(items)) + texts + counted(b"offer"))
+for number, (kind, flags) in enumerate([(0x20, 0), (0x83, 4), (0x20, 3), (0x7F, 64), (0x10, 0)]):
+    put("frames", f"header-{number}", struct.pack("<HBBHBBIIIIQ", 0x474C, 1, flags, kind, 1, 0, 4096, 7, 1, 0, 0x60))
+
+
+def image(order, size, actions):
+    """A small qcow2 image with one data cluster, behind the fuzzer's script."""
+    cluster = 512
+    head = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 9, size, 0, 1, 3 * cluster, cluster, 1, 0, 0, 0, 0, 0, order, 104)
+    table = struct.pack(">Q", 2 * cluster)
+    counts = b"\0\1" * 6 if order == 4 else b"\1" * 6
+    l1, l2 = struct.pack(">Q", 1 << 63 | 4 * cluster), struct.pack(">QQ", 1 << 63 | 5 * cluster, 1)
+    return b"\0" + bytes(actions).ljust(24, b"\0") + b"".join(part.ljust(cluster, b"\0") for part in (head, table, counts, l1, l2, b"data"))
+
+
+put("image", "plain", image(4, 32768, range(16)))
+put("image", "bytes", image(3, 32768, [2, 1, 9, 0, 2, 2, 10, 0, 11, 0, 5, 3, 6, 4, 8, 9, 12, 3, 14, 0x44]))
+for number in range(32):
+    script = bytes((number * 7 + index * 13) & 255 for index in range(24))
+    for kind in range(4):
+        put("image", f"made-{number}-{kind}", bytes([1]) + script + bytes([kind << 4 | number & 15, number * 5 & 127]) + script[:8] + bytes([target for target in range(number * 3)]))

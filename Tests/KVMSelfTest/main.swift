@@ -2,12 +2,21 @@ import CPU
 import Glibc
 import Guests
 import KVM
+import KVMNodes
 import Shm
 import Translator
 
-// Runs the test guests on this host's KVM: kvm-selftest [--no-probe] [NAME…]. Prints a line for each, and exits with 1 when one fails.
+// Runs the test guests on this host's KVM: kvm-selftest [--no-probe] [NAME…]; with --nodes those of several nodes instead. Prints a line for each, and exits with 1 when one fails.
 
 let arguments = CommandLine.arguments.dropFirst()
+if arguments.contains("--nodes") {
+  var failed = false
+  for result in NodeChecks.run(rounds: 200, { print("# \($0)") }) {
+    print(result.complaint.map { "not ok - \(result.name): \($0)" } ?? "ok - \(result.name)")
+    if result.complaint != nil { failed = true }
+  }
+  exit(failed ? 1 : 0)
+}
 let names = arguments.filter { !$0.hasPrefix("-") }
 var status: Int32 = 0
 if !arguments.contains("--no-probe") {

@@ -10,7 +10,7 @@ import Synchronization
 import Testing
 
 /// Commands about disks on drives of the tests' own.
-@Suite(.timeLimit(.minutes(2)), .serialized) struct BlockCommandsTests {
+@Suite(.timeLimit(.minutes(15)), .serialized) struct BlockCommandsTests {
   /// An optical drive.
   private final class Drive: BlockDeviceOperations {
     private struct State {
@@ -191,6 +191,28 @@ import Testing
       #expect(drive.node?.child("backing") != nil)
       #expect(try drive.node?.child("backing")?.bytes(0, 1) == [0])
       #expect(graph.backend(named: "e")?.isInserted == false)
+    }
+  }
+
+  @Test func whoElseHasAnImageIsSaidBesideTheErrorOfTheLock() async throws {
+    try await withDrive { monitored, graph, _, _ in
+      let path = monitored.folder + "/held.qcow2"
+      try image(path, graph)
+      let option = "if=none,id=x,format=qcow2,file=\(path)"
+      let plan = try CommandLineParser().parse(["-M", "none", "-drive", option])
+      guard case .run(let configuration) = plan.action else {
+        Issue.record("no run")
+        return
+      }
+      let other = BlockGraph()
+      try DriveOpener.open(configuration, in: other)
+      let error = #expect(throws: OptionError.self) {
+        try DriveOpener.open(configuration, in: graph)
+      }
+      let lines = error?.lines(program: "p") ?? []
+      #expect(lines.first == "p: -drive \(option): Failed to get \"write\" lock")
+      #expect(lines.dropFirst().first == "Is another process using the image [\(path)]?")
+      try other.closeAll()
     }
   }
 }

@@ -8,7 +8,7 @@ import Support
 import Testing
 
 /// Descriptors that come with requests, and what commands do with them.
-@Suite(.timeLimit(.minutes(2)), .serialized) struct DescriptorCommandsTests {
+@Suite(.timeLimit(.minutes(15)), .serialized) struct DescriptorCommandsTests {
   /// A raw client: replies in the order of requests, events left out.
   private final class Raw {
     let socket: FileDescriptor

@@ -7,7 +7,7 @@ import Support
 import Testing
 
 /// The human monitor over real connections.
-@Suite(.timeLimit(.minutes(1))) struct HMPServerTests {
+@Suite(.timeLimit(.minutes(15))) struct HMPServerTests {
   private static let banner = "QEMU 7.2.22 monitor - type 'help' for more information\r\n(qemu) "
 
   /// A server on a device of its own registry.

@@ -6,7 +6,7 @@ import Support
 import Testing
 
 /// Backends by name, hubs, dumps, tunnels.
-@Suite(.timeLimit(.minutes(1))) struct NetworkTests {
+@Suite(.timeLimit(.minutes(15))) struct NetworkTests {
   init() { MainLoopThread.start() }
 
   @MainLoop private func netdev(_ text: String) throws -> Netdev {

@@ -567,7 +567,7 @@ let refusals: [(line: String, sentence: String)] = [
   ("-fda x", "≠-fda x: floppy drives are not supported yet"),
   (
     "-local-cpu 2",
-    "≠-local-cpu 2: machines over several nodes are not supported yet; leave the option out"
+    "≠-local-cpu 2: 2 vCPUs on this node, and the machine has 1; give 1, or raise -smp"
   ),
   (
     "-kernel k -machine none",

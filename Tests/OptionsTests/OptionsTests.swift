@@ -1,3 +1,4 @@
+import Host
 import JSON
 import Options
 import QAPI
@@ -244,6 +245,26 @@ import Testing
     #expect(it.actions.panic == .exitFailure)
     #expect(it.machine.maximumRAMBelow4GiB == 2 << 30)
     #expect(it.machine.oemID == "GOLIAT")
+  }
+
+  @Test func metricsHaveAnAddress() throws {
+    func address(_ text: String) throws -> SocketAddress? {
+      try configuration("-metrics \(text)").metrics?.address
+    }
+    #expect(try address("127.0.0.1:9100") == .inet(InetAddress(host: "127.0.0.1", port: "9100")))
+    #expect(try address("[::1]:9100") == .inet(InetAddress(host: "::1", port: "9100")))
+    #expect(try address(":9100") == .inet(InetAddress(host: "", port: "9100")))
+    #expect(try address("unix:/run/m") == .unix(path: "/run/m"))
+    #expect(
+      errorLines("-metrics 9100") == [
+        "goliath: -metrics 9100: '9100' is no address; write HOST:PORT, [IPV6]:PORT, :PORT for all"
+          + " interfaces, or unix:PATH"
+      ])
+    #expect(
+      errorLines("-metrics ::1:9100") == [
+        "goliath: -metrics ::1:9100: write the IPv6 address in brackets: [::1]:9100"
+      ])
+    #expect(!errorLines("-metrics x:0").isEmpty && !errorLines("-metrics unix:").isEmpty)
   }
 
   @Test func aKeyboardLayoutIsWarnedAboutAsNoDisplayUsesIt() throws {

@@ -7,7 +7,7 @@ import Testing
   static let order = [
     "CJansson", "CLinux", "CEdit", "CKVM", "CX86", "CGnuTLS", "CSlirp", "Host", "JSON", "QAPI",
     "Block",
-    "Jobs", "Shm",
+    "Jobs", "Cluster", "Shm",
     "DeviceModel", "Security", "CPU",
     "DistIRQ", "Chardev", "Options", "Translator", "KVM", "PCI", "Net", "Virtio", "Devices",
     "Machine",
@@ -18,7 +18,8 @@ import Testing
   /// Pairs that the order would allow and the architecture does not.
   static let forbidden = [
     ("KVM", "Translator"), ("DistIRQ", "Host"), ("Chardev", "DeviceModel"), ("Options", "Shm"),
-    ("Devices", "CPU"), ("Devices", "Options"), ("Devices", "Virtio"),
+    ("Devices", "CPU"), ("Cluster", "Block"), ("Cluster", "JSON"), ("Devices", "Options"),
+    ("Devices", "Virtio"),
   ]
 
   /// A client of the monitors: it has nothing of the engine.

@@ -16,6 +16,11 @@ import goliath_shell
       ])
   }
 
+  @Test func fractionsHaveNoMoreDigitsThanTheyNeed() {
+    #expect(Self.lines(["rtt-us": 5.32]) == ["rtt-us  5.32"])
+    #expect(Self.lines([0.1, 2.0, 1e300]) == ["0.1", "2", "1e+300"])
+  }
+
   @Test func objectsWithinObjectsAreIndented() {
     #expect(
       Self.lines(["qemu": ["major": 7, "minor": 2], "package": "x"])

@@ -40,11 +40,12 @@ package final class Goliath: Sendable {
   }
 
   /// Starts the program with a QMP socket beside `arguments`; its serial output, if on stdio, is the process's output.
-  package init(_ arguments: [String]) throws(SystemError) {
+  /// `wrapper` is a program, with its own arguments, that becomes it in the end.
+  package init(_ arguments: [String], wrapper: [String] = []) throws(SystemError) {
     folder = Goliath.temporaryFolder()
     qmpPath = folder + "/qmp"
     process = try Process(
-      [Goliath.path] + arguments + ["-qmp", "unix:\(qmpPath),server=on,wait=off"])
+      wrapper + [Goliath.path] + arguments + ["-qmp", "unix:\(qmpPath),server=on,wait=off"])
   }
 
   deinit {

@@ -39,18 +39,21 @@ import Translator
   private final class Pair {
     struct Stuck: Error {}
     let memory = GuestMemory()
-    private let vm: any VirtualMachine
+    private let vms: [any VirtualMachine]
     private let vcpus: [any VCPU]
 
-    init(_ mode: Mode) throws {
+    /// `apart`: each is the only vCPU of its machine, and knows nothing of the other.
+    init(_ mode: Mode, apart: Bool = false) throws {
       let ram = try RAMBlock(name: "ram", size: 4 << 20)
       memory.setSlots([MemorySlot(guest: GuestAddress(0), size: 4 << 20, block: ram)])
-      let vm = try TCGAccelerator(tuning: mode.tuning).makeVM(
-        memory: memory, cpuid: TinyMachine.cpuid)
-      self.vm = vm
+      let vms = try (0..<(apart ? 2 : 1)).map { [memory] _ in
+        try TCGAccelerator(tuning: mode.tuning).makeVM(memory: memory, cpuid: TinyMachine.cpuid)
+      }
+      self.vms = vms
       vcpus = try (0..<2).map {
-        try vm.makeVCPU(
-          id: VCPUID(UInt32($0)), apicID: APICID(UInt32($0)), host: RecordingHost())
+        let id = apart ? 0 : UInt32($0)
+        return try vms[apart ? $0 : 0].makeVCPU(
+          id: VCPUID(id), apicID: APICID(id), host: RecordingHost())
       }
       memory.store(GuestAddress(0x10000), UInt64(0x11007))
       memory.store(GuestAddress(0x11000), UInt64(0x12007))
@@ -103,9 +106,9 @@ import Translator
 
   /// How often each pair of values was seen.
   private func outcomes(
-    _ mode: Mode, _ first: [UInt8], _ second: [UInt8], crossed: Bool
+    _ mode: Mode, _ first: [UInt8], _ second: [UInt8], crossed: Bool, apart: Bool = false
   ) throws -> [[UInt32]: Int] {
-    let pair = try Pair(mode)
+    let pair = try Pair(mode, apart: apart)
     var own: [Int: UInt64] = [
       7: Self.x, 6: Self.y, 3: Self.results[0], 8: Self.barrier, 9: 0, 1: UInt64(Self.rounds),
     ]
@@ -135,6 +138,19 @@ import Translator
     let locked = try outcomes(mode, exchange, exchange, crossed: true)
     #expect(locked[[0, 0]] == nil, "\(locked)")
     #expect(fenced.values.reduce(0, +) == Self.rounds)
+  }
+
+  /// A driver's barrier holds against the threads of its device, which are no vCPUs: a locked instruction orders with one vCPU as well, or
+  /// a driver and its device wait for each other for ever.
+  @Test(arguments: Mode.all)
+  func lockedInstructionsOrderWhereOneVCPUIsAlone(_ mode: Mode) throws {
+    let code = LitmusPrograms.storeLockLoad
+    let seen = try outcomes(mode, code, code, crossed: true, apart: true)
+    #expect(seen[[0, 0]] == nil, "\(seen)")
+    let pair = try Pair(mode, apart: true)
+    let registers: [Int: UInt64] = [7: Self.x, 1: 20_000]
+    try pair.run([LitmusPrograms.increment, LitmusPrograms.increment], [registers, registers])
+    #expect(pair.long(Self.x) == 40_000)
   }
 
   /// Without a fence every outcome is allowed; values that nobody stored are not.

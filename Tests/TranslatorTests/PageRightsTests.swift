@@ -18,11 +18,22 @@ import Translator
 
     init(_ memory: GuestMemory) { self.memory = memory }
 
-    func acquire(page: GuestAddress, _ right: PageRight) {
+    private let lost = Mutex<Set<UInt64>>([])
+    let settled = Atomic<Int>(0)
+
+    func acquire(page: GuestAddress, _ right: PageRight) -> PageAccess {
       log.withLock { $0.append((page.rawValue, right)) }
+      if lost.withLock({ $0.contains(page.rawValue) }) { return .lost }
+      if isFrozen.load(ordering: .acquiring) { return .frozen }
       _ = waitUntil { isOpen.load(ordering: .acquiring) }
       memory.grant(page, right)
+      return .granted
     }
+
+    func settle(page: GuestAddress) { settled.add(1, ordering: .relaxed) }
+
+    let isFrozen = Atomic<Bool>(false)
+    func lose(_ page: UInt64) { lost.withLock { _ = $0.insert(page) } }
 
     func close() { isOpen.store(false, ordering: .releasing) }
     func open() { isOpen.store(true, ordering: .releasing) }
@@ -33,8 +44,8 @@ import Translator
   private static let stop: UInt64 = 0x8000
 
   /// A vCPU that counts at `data` (and reads there) until the word at `stop` is set.
-  private func counting(_ machine: TwoCPUs) throws -> HostThread {
-    try machine.load(0, at: 0x1000) { code in
+  private func counting(_ machine: TwoCPUs, isUser: Bool = false) throws -> HostThread {
+    try machine.load(0, at: 0x1000, isUser: isUser) { code in
       code.load(.di, UInt32(Self.data))
       code.load(.si, UInt32(Self.stop))
       code.label("loop")
@@ -57,12 +68,15 @@ import Translator
     return true
   }
 
-  @Test(arguments: [(PageRight.write, data), (.read, data), (.read, UInt64(0x1000))])
-  func revokedPageIsNoLongerUsed(right: PageRight, page: UInt64) throws {
+  /// Accesses of user code remember their pages apart from the TLB.
+  @Test(
+    arguments: [(PageRight.write, data), (.read, data), (.read, UInt64(0x1000))], [false, true])
+  func revokedPageIsNoLongerUsed(_ what: (right: PageRight, page: UInt64), isUser: Bool) throws {
+    let (right, page) = what
     let machine = try TwoCPUs()
     let policy = Elsewhere(machine.memory)
     machine.memory.setRightsPolicy(policy)
-    let thread = try counting(machine)
+    let thread = try counting(machine, isUser: isUser)
     var latencies: [UInt64] = []
     for round in 0..<20 {
       let count = machine.raw(Self.data)
@@ -169,6 +183,67 @@ import Translator
     try machine.start(0).join()
     #expect(try machine.vcpus[0].readState().registers[0] == UInt64.max - 1)
     #expect(Set(policy.requests.map(\.page)) == [0x30_0000, 0x30_1000])
+  }
+
+  /// It stops at the instruction that waits, and executes it when it runs again.
+  @Test func vCPUThatWaitsInAFrozenClusterCanBeStopped() throws {
+    let machine = try TwoCPUs(count: 1)
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    policy.isFrozen.store(true, ordering: .releasing)
+    machine.vm.revoke(GuestAddress(Self.data), .read)
+    machine.memory.store(GuestAddress(Self.stop), UInt32(1))
+    let thread = try counting(machine)
+    #expect(waitUntil { !policy.requests.isEmpty })
+    machine.vcpus[0].requestExit()
+    thread.join()
+    let state = try machine.vcpus[0].readState()
+    #expect(state.rip == 0x100A)
+    #expect(machine.raw(Self.data) == 0)
+    policy.isFrozen.store(false, ordering: .releasing)
+    #expect(machine.vcpus[0].run() == .halt)
+    #expect(machine.raw(Self.data) == 1)
+    #expect(try machine.vcpus[0].readState().registers[0] == 1)
+    #expect(policy.settled.load(ordering: .relaxed) == 1)
+  }
+
+  /// What was on a node that is gone is no value: the guest gets a machine check.
+  @Test func lostPageIsAMachineCheck() throws {
+    let machine = try TwoCPUs(count: 1)
+    let policy = Elsewhere(machine.memory)
+    machine.memory.setRightsPolicy(policy)
+    machine.vm.revoke(GuestAddress(Self.data), .read)
+    policy.lose(Self.data)
+    machine.memory.store(GuestAddress(Self.stop), UInt32(1))
+    // A gate for vector 18 to a HLT.
+    machine.memory.store(GuestAddress(0x5008), UInt64(0x00AF_9B00_0000_FFFF))
+    machine.memory.store(GuestAddress(0x6000 + 18 * 16), UInt64(0x0000_8E00_0008_7000))
+    machine.memory.write(GuestAddress(0x7000), [0xF4])
+    try machine.load(0, at: 0x1000) { code in
+      code.load(.di, UInt32(Self.data))
+      code.emit(0x48, 0xFF, 0x47, 0x18)  // inc qword [rdi+24]
+      code.hlt()
+    }
+    var state = try machine.vcpus[0].readState()
+    state.gdtr = DescriptorTableRegister(base: 0x5000, limit: 0x17)
+    state.idtr = DescriptorTableRegister(base: 0x6000, limit: 0xFFF)
+    state.cr4 |= 1 << 6
+    try machine.vcpus[0].writeState(state)
+    #expect(machine.vcpus[0].run() == .halt)
+    var after = try machine.vcpus[0].readState()
+    #expect(after.rip == 0x7001)
+    #expect(machine.raw(after.registers[4]) == 0x1005)
+    #expect(after.msrs[0x17A] == 7)
+    #expect(after.msrs[0x405].map { $0 >> 58 & 0x2F } == 0x2F)
+    #expect(after.msrs[0x406] == Self.data)
+    // Another one before the first was dealt with shuts the processor down.
+    after.rip = 0x1005
+    after.activity = .running
+    try machine.vcpus[0].writeState(after)
+    #expect(machine.vcpus[0].run() == .shutdown)
+    #expect(machine.memory.load(GuestAddress(Self.data), as: UInt64.self) == nil)
+    #expect(!machine.memory.store(GuestAddress(Self.data), UInt32(1)))
+    #expect(machine.memory.read(GuestAddress(Self.data - 16), count: 32) == nil)
   }
 
   @Test func devicesAskToo() throws {

@@ -6,7 +6,7 @@ import Shm
 import Testing
 import Translator
 
-/// Code that one processor executes and another, or a device, writes.
+/// Code that one processor executes and another, or a device, writes: both in one process, or each in its own with shared memory.
 @Suite(.serialized) struct SharedCodeTests {
   private static let pages: UInt64 = 64
   private static let first: UInt64 = 0x20_0000
@@ -15,8 +15,9 @@ import Translator
   /// One vCPU counts in the immediate of a function and then publishes the count; the other serialises itself and calls the function,
   /// whose result may never be older than the count that it has read. Every page starts with the writer having stored there before the
   /// other decodes it.
-  @Test func storesToCodeReachTheProcessorThatExecutesIt() throws {
-    let machine = try TwoCPUs()
+  @Test(arguments: [1, 2])
+  func storesToCodeReachTheProcessorThatExecutesIt(processes: Int) throws {
+    let machine = try TwoCPUs.pair(processes)
     for page in stride(from: Self.first, to: Self.end, by: 4096) {
       machine.memory.write(GuestAddress(page + 3), [0xB8, 0, 0, 0, 0, 0xC3])  // mov eax, 0; ret
     }
@@ -82,8 +83,9 @@ import Translator
   }
 
   /// Both make every page code for the first time, at the same time, and wait for each other each time.
-  @Test func twoThatWaitForEachOtherGoOn() throws {
-    let machine = try TwoCPUs()
+  @Test(arguments: [1, 2])
+  func twoThatWaitForEachOtherGoOn(processes: Int) throws {
+    let machine = try TwoCPUs.pair(processes)
     for index in 0..<2 {
       try machine.load(index, at: 0x1000 + UInt64(index) * 0x2000) { code in
         let first = UInt32(0x20_0000 + index * 0x10_0000)
@@ -107,10 +109,12 @@ import Translator
   }
 
   /// A device overwrites a function that a vCPU calls all the time, and the vCPU tells what it got.
-  @Test func deviceWritesToCodeAreSeen() throws {
-    let machine = try TwoCPUs()
+  @Test(arguments: [1, 2])
+  func deviceWritesToCodeAreSeen(processes: Int) throws {
+    let machine = try TwoCPUs.pair(processes)
+    let executing = processes - 1
     machine.memory.write(GuestAddress(Self.first + 3), [0xB8, 0, 0, 0, 0, 0xC3])
-    try machine.load(0, at: 0x1000) { code in
+    try machine.load(executing, at: 0x1000) { code in
       code.load(.di, UInt32(Self.first) + 3)
       code.load(.si, 0x8000)
       code.label("loop")
@@ -120,7 +124,7 @@ import Translator
       code.jump(if: .notEqual, "loop")
       code.hlt()
     }
-    let thread = try machine.start(0)
+    let thread = try machine.start(executing)
     for n in UInt32(1)...500 {
       machine.memory.store(GuestAddress(Self.first + 4), n)
       #expect(waitUntil { machine.raw(0x8000) == UInt64(n) }, "write \(n) was not seen")

@@ -75,29 +75,18 @@ private final class Bench {
   func configuration(_ offset: Int, _ width: Int) -> UInt32 {
     bus.function(at: PCIAddress(device: 4))?.readConfiguration(offset, width: width) ?? 0
   }
+  private var registers: DriverRegisters { DriverRegisters(devices: devices) }
   func write(_ offset: UInt64, _ width: Int, _ value: UInt64) {
-    devices.write(Bench.window + offset, width: width, value, vcpu: VCPUID(0))
+    registers.write(offset, width, value)
   }
-  func read(_ offset: UInt64, _ width: Int) -> UInt64 {
-    devices.read(Bench.window + offset, width: width, vcpu: VCPUID(0))
-  }
+  func read(_ offset: UInt64, _ width: Int) -> UInt64 { registers.read(offset, width) }
 
-  /// Negotiates `features` beside VERSION_1, sets queue 0 up with `size` entries, starts.
+  /// Sets queue 0 up with `size` entries.
   func start(features: UInt64 = 0, size: UInt16 = 8) {
-    write(0x14, 1, 0)
-    write(0x14, 1, 3)
-    write(0x08, 4, 0)
-    write(0x0C, 4, features & 0xFFFF_FFFF)
-    write(0x08, 4, 1)
-    write(0x0C, 4, 1)
-    write(0x14, 1, 11)
-    write(0x16, 2, 0)
-    write(0x18, 2, UInt64(size))
-    write(0x20, 4, Bench.descriptors)
-    write(0x28, 4, Bench.available)
-    write(0x30, 4, Bench.used)
-    write(0x1C, 2, 1)
-    write(0x14, 1, 15)
+    registers.start(
+      features: features,
+      [.init(descriptors: Bench.descriptors, available: Bench.available, used: Bench.used)],
+      size: size)
   }
 
   func descriptor(
@@ -255,12 +244,17 @@ private final class Bench {
     #expect(bench.transport.pop(0, into: &element))
     #expect(element.readableLength == 4 && element.writableLength == 32)
     var vector = IOVector()
-    #expect(bench.memory.append(element.writable, 8, 16, for: .write, to: &vector))
+    var pins = MemoryPins()
+    let isThere = bench.memory.append(
+      element.writable, 8, 16, for: .write, to: &vector, pinning: &pins)
+    #expect(isThere && pins.isEmpty)
     #expect(vector.count == 16 && vector.pieceCount == 1)
     vector.store([UInt8](1...16))
     #expect(bench.memory.read(GuestAddress(0x9007), count: 4) == [0, 1, 2, 3])
     vector.removeAll()
-    #expect(!bench.memory.append(element.writable, 8, 32, for: .write, to: &vector))
+    let isTooMuch = bench.memory.append(
+      element.writable, 8, 32, for: .write, to: &vector, pinning: &pins)
+    #expect(!isTooMuch)
     bench.transport.push(0, element, written: 0)
     #expect(bench.transport.pop(0, into: &element))
     #expect(element.head == 3 && element.readableLength == 8 && element.writable.isEmpty)

@@ -30,6 +30,10 @@ extension BlockBackend {
     let started = HostClock.monotonic
     switch enter(request, Held(request: request, tag: tag, queue: queue, started: started)) {
     case .held: return .pending
+    case .refused where request.parts > 1:
+      // Not in flight; but a reset waits for the device, which is in this call, or for what `resubmitAll` counts.
+      for part in queue.parts(of: tag) { resubmit(part.request, part.tag, queue) }
+      return .pending
     case .refused(let error): return .failed(error.code)
     case .open(let ticket):
       if let group = ticket.group, group.isEnabled, request.kind != .flush {
@@ -62,12 +66,28 @@ extension BlockBackend {
     }
   }
 
-  /// Does again what was held or parked.
-  func resubmit(_ held: Held) {
-    switch submit(held.request, tag: held.tag, to: held.queue) {
+  /// Does again what was held or parked, and has been counted as in flight meanwhile: a reset that comes now waits, and finds all of it
+  /// where it can be cancelled.
+  func resubmitAll(_ held: [Held]) {
+    for one in held {
+      resubmit(one.request, one.tag, one.queue)
+      endFlight()
+    }
+  }
+
+  private func endFlight() {
+    let mustWake = state.withLock { state in
+      leave(&state)
+      return state.drains > 0
+    }
+    if mustWake { wakeDrain() }
+  }
+
+  private func resubmit(_ request: BlockRequest, _ tag: UInt64, _ queue: BlockCompletionQueue) {
+    switch submit(request, tag: tag, to: queue) {
     case .pending: break
-    case .done: held.queue.push(BlockCompletion(tag: held.tag, code: 0))
-    case .failed(let code): held.queue.push(BlockCompletion(tag: held.tag, code: code))
+    case .done: queue.push(BlockCompletion(tag: tag, code: 0))
+    case .failed(let code): queue.push(BlockCompletion(tag: tag, code: code))
     }
   }
 
@@ -179,11 +199,11 @@ extension BlockBackend {
       if request.kind != .flush {
         let (end, overflow) = request.offset.addingReportingOverflow(request.count)
         if overflow || end > node.length {
-          state.statistics.invalid(request.access, now: HostClock.monotonic)
+          countInvalid(request, &state)
           return .refused(BlockError(EIO, "Input/output error"))
         }
         if request.kind != .read, node.isReadOnly {
-          state.statistics.invalid(request.access, now: HostClock.monotonic)
+          countInvalid(request, &state)
           return .refused(BlockError(EPERM, "Operation not permitted"))
         }
       }
@@ -193,6 +213,12 @@ extension BlockBackend {
           node: node, detectZeroes: state.detectZeroes, unmaps: state.unmaps, group: state.group,
           isWriteThrough: !state.hasWriteCache))
     }
+  }
+
+  /// Of several made one each is counted when it is refused alone.
+  private func countInvalid(_ request: BlockRequest, _ state: inout State) {
+    guard request.parts == 1 else { return }
+    state.statistics.invalid(request.access, now: HostClock.monotonic)
   }
 
   private func perform(_ request: BlockRequest, _ ticket: Ticket) throws(BlockError) {
@@ -225,8 +251,8 @@ extension BlockBackend {
     let now = HostClock.monotonic
     let mustWake = state.withLock { state in
       state.statistics.done(
-        request.access, bytes: request.kind == .flush ? 0 : request.count, started: started,
-        now: now)
+        request.access, bytes: request.kind == .flush ? 0 : request.count, parts: request.parts,
+        started: started, now: now)
       leave(&state)
       return state.drains > 0
     }
@@ -243,11 +269,22 @@ extension BlockBackend {
     if mustWake { wakeDrain() }
   }
 
+  /// One of several requests that the device has made one of failed: each is done alone, so that each has its own end. They start, or are held,
+  /// before whoever drains sees the last request end.
+  private func divide(_ tag: UInt64, _ queue: BlockCompletionQueue) {
+    for part in queue.parts(of: tag) { resubmit(part.request, part.tag, queue) }
+    endFlight()
+  }
+
   /// A guest's request failed: the policy decides.
   private func settle(
     _ request: BlockRequest, _ error: BlockError, _ tag: UInt64, _ queue: BlockCompletionQueue,
     _ started: Int64
   ) -> BlockOutcome {
+    if request.parts > 1 {
+      divide(tag, queue)
+      return .pending
+    }
     let action = judge(error, isRead: request.kind == .read)
     switch action {
     case .ignore:

@@ -211,9 +211,13 @@ package final class BlockBackend: Sendable {
 
   /// The device reports `io-status`.
   package func trackIOStatus() { state.withLock { $0.tracksIOStatus = true } }
-  /// Nil for devices without.
+  /// Nil for devices without, and where no failure stops the machine.
   package var ioStatus: BlockIOStatus? {
-    state.withLock { $0.tracksIOStatus ? $0.ioStatus : nil }
+    state.withLock { state in
+      let stops =
+        state.onReadError == .stop || state.onWriteError == .stop || state.onWriteError == .enospc
+      return state.tracksIOStatus && stops ? state.ioStatus : nil
+    }
   }
 
   package var throttleGroup: ThrottleGroup? { state.withLock { $0.group } }
@@ -236,11 +240,6 @@ package final class BlockBackend: Sendable {
   /// Changes what is counted (intervals, histograms).
   package func changeStatistics(_ change: (inout BlockStatistics) -> Void) {
     state.withLock { change(&$0.statistics) }
-  }
-
-  /// Requests of the guest that the device has made one of (`rd_merged`).
-  package func noteMerged(_ count: UInt64, isWrite: Bool) {
-    state.withLock { $0.statistics[isWrite ? .write : .read].merged &+= count }
   }
 
   /// A request that the device itself has refused.
@@ -275,10 +274,20 @@ package final class BlockBackend: Sendable {
       guard state.drains == 0 else { return [Held]() }
       let held = state.held
       state.held = []
+      state.inFlight += held.count
       return held
     }
     wakeDrain()
-    for request in held { resubmit(request) }
+    resubmitAll(held)
+  }
+
+  /// Waits for requests in flight, which have time to end; with `flushing` also until all that was written is stable, as far as that is possible. Blocks.
+  package func settle(flushing: Bool) {
+    beginDrain()
+    endDrain()
+    guard flushing, let node, !node.isReadOnly else { return }
+    // Whoever flushes next hears of a failure: nodes remember it.
+    try? node.flush()
   }
 
   /// The machine goes on: what had failed and stopped it is tried anew.
@@ -287,9 +296,10 @@ package final class BlockBackend: Sendable {
       state.ioStatus = .ok
       let parked = state.parked
       state.parked = []
+      state.inFlight += parked.count
       return parked
     }
-    for request in parked { resubmit(request) }
+    resubmitAll(parked)
   }
 
   /// The device was reset: what is parked or held for `queue` will not be done, and not be reported.

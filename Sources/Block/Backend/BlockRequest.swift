@@ -11,6 +11,8 @@ package struct BlockRequest: Sendable {
   /// Memory of reads and writes.
   package var vector: IOVector
   package var flags: WriteFlags
+  /// Of how many of the guest's requests the device has made this one.
+  package var parts = 1
 
   package static func read(_ offset: UInt64, into target: IOVector) -> BlockRequest {
     BlockRequest(
@@ -71,18 +73,37 @@ package struct BlockCompletion: Equatable, Sendable {
   }
 }
 
+/// One of several requests that a device has made one of.
+package struct BlockRequestPart: Sendable {
+  let request: BlockRequest
+  let tag: UInt64
+
+  package init(_ request: BlockRequest, tag: UInt64) {
+    self.request = request
+    self.tag = tag
+  }
+}
+
 /// Where a device hears of requests that were pending: on an `IOThread` as many at once as have ended, or at once on whatever thread ended them.
 package final class BlockCompletionQueue: Sendable {
   private let thread: IOThread?
   private let deliver: @Sendable ([BlockCompletion]) -> Void
+  private let divide: (@Sendable (UInt64) -> [BlockRequestPart])?
   private let waiting = Mutex<[BlockCompletion]>([])
 
+  /// `divide` takes a tag and answers the requests that the device has made one of, each with a tag of its own: one of them has failed, and
+  /// each is done alone. Called from any thread, while the one still counts as in flight. Devices that merge nothing have none.
   package init(
-    on thread: IOThread?, _ deliver: @escaping @Sendable ([BlockCompletion]) -> Void
+    on thread: IOThread?, divide: (@Sendable (UInt64) -> [BlockRequestPart])? = nil,
+    _ deliver: @escaping @Sendable ([BlockCompletion]) -> Void
   ) {
     self.thread = thread
+    self.divide = divide
     self.deliver = deliver
   }
+
+  /// The requests that were made one with that tag.
+  func parts(of tag: UInt64) -> [BlockRequestPart] { divide?(tag) ?? [] }
 
   func push(_ completion: BlockCompletion) {
     guard let thread else { return deliver([completion]) }

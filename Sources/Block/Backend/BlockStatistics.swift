@@ -153,14 +153,20 @@ package struct BlockStatistics: Equatable, Sendable {
     intervals.append((seconds, fresh, fresh, fresh))
   }
 
-  mutating func done(_ access: BlockAccess, bytes: UInt64, started: Int64, now: Int64) {
+  /// `parts` requests of the guest, merged into one, are done.
+  mutating func done(
+    _ access: BlockAccess, bytes: UInt64, parts: Int = 1, started: Int64, now: Int64
+  ) {
     let time = UInt64(max(0, now &- started))
     self[access].bytes &+= bytes
-    self[access].operations &+= 1
-    self[access].time &+= time
-    self[access].histogram?.count(time)
+    self[access].merged &+= UInt64(parts - 1)
+    for _ in 0..<parts {
+      self[access].operations &+= 1
+      self[access].time &+= time
+      self[access].histogram?.count(time)
+      countInterval(access, time, now)
+    }
     lastAccess = now
-    countInterval(access, time, now)
   }
 
   mutating func failed(_ access: BlockAccess, started: Int64, now: Int64) {

@@ -23,4 +23,9 @@ package struct BlockError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 
   package var description: String { message }
+
+  /// The lines of the hint.
+  package var hintLines: [String] {
+    hint?.split(separator: "\n").map(String.init) ?? []
+  }
 }

@@ -106,10 +106,19 @@ package protocol BlockNode: AnyObject, Sendable {
   func truncate(to length: UInt64, _ preallocation: Preallocation) throws(BlockError)
   /// What the stretch from `offset`, at most `count` bytes, holds. `length` of the answer may be shorter than it could be.
   func status(_ offset: UInt64, _ count: UInt64) throws(BlockError) -> BlockStatus
+  /// Appends to `answers` what the stretches from `offset` on hold, one behind the other: at least one, and as many more as cost little.
+  func statuses(_ offset: UInt64, _ count: UInt64, into answers: inout [BlockStatus])
+    throws(BlockError)
   /// Bytes that it takes on the host; nil when unknown.
   var allocatedSize: UInt64? { get }
   /// Writes what is cached and marks the image clean, before the node is dropped. No request is in flight. Called once.
   func close() throws(BlockError)
+}
+
+/// A node that may be written no longer, or again, while it is in use for reading.
+package protocol ReopenableNode: BlockNode {
+  /// Changes `isReadOnly`, with no write in flight. Blocks. Throws, and nothing has changed, when it cannot be written.
+  func setReadOnly(_ isReadOnly: Bool) throws(BlockError)
 }
 
 extension BlockNode {
@@ -119,6 +128,9 @@ extension BlockNode {
   package var allocatedSize: UInt64? { nil }
   package func readNow(_ offset: UInt64, into target: IOVector) throws(BlockError) -> Bool { false }
   package func close() throws(BlockError) {}
+  package func statuses(
+    _ offset: UInt64, _ count: UInt64, into answers: inout [BlockStatus]
+  ) throws(BlockError) { answers.append(try status(offset, count)) }
 
   /// Reads whole bytes of metadata.
   package func bytes(_ offset: UInt64, _ count: Int) throws(BlockError) -> [UInt8] {

@@ -21,6 +21,10 @@ extension BlockGraph {
       state.withLock { $0.entries[overlay.name]?.hasGivenBacking = true }
     }
     try moveUsers(from: base.name, to: overlay.name)
+    // What is below an overlay stays as it is, and others may be told so; what cannot be closed for writing is open as it was.
+    if !base.isReadOnly, (try? setReadOnly(base.name, true)) != nil {
+      state.withLock { $0.entries[overlay.name]?.hasClosedBase = true }
+    }
     return node(named: overlay.name) ?? overlay
   }
 
@@ -32,11 +36,45 @@ extension BlockGraph {
     let affected = backends(on: overlay)
     for backend in affected { backend.beginDrain() }
     defer { for backend in affected { backend.endDrain() } }
+    if entry(named: name)?.hasClosedBase == true {
+      try setReadOnly(base.name, false)
+      state.withLock { $0.entries[name]?.hasClosedBase = false }
+    }
     try moveUsers(from: name, to: base.name)
     if let entry = entry(named: name), entry.hasGivenBacking, entry.isOwnedByMonitor {
       try setBacking(of: name, to: nil)
     }
     try releaseIfUnused(name)
+  }
+
+  /// Lets nobody write to a node any more, or lets them again, and with it to the file that was opened for it alone; other processes are told by the locks.
+  /// No request is in flight. Throws, and nothing has changed.
+  package func setReadOnly(_ name: String, _ isReadOnly: Bool) throws(BlockError) {
+    guard let node = node(named: name) as? any ReopenableNode, node.isReadOnly != isReadOnly else {
+      return
+    }
+    let file = node.child("file").flatMap { child -> (any ReopenableNode)? in
+      guard let entry = entry(named: child.name), !entry.isOwnedByMonitor,
+        entry.users.allSatisfy({ $0.holder == .node(name) })
+      else { return nil }
+      return child as? any ReopenableNode
+    }
+    if isReadOnly {
+      try node.setReadOnly(true)
+      try? file?.setReadOnly(true)
+    } else {
+      try file?.setReadOnly(false)
+      do throws(BlockError) { try node.setReadOnly(false) } catch {
+        try? file?.setReadOnly(true)
+        throw error
+      }
+    }
+    state.withLock { state in
+      for changed in [name, file?.name].compactMap(\.self) {
+        state.entries[changed]?.settings.isReadOnly = isReadOnly
+      }
+    }
+    try changeUsers(of: name) { _ in }
   }
 
   /// Opens an image that nobody uses anew, with `base` as its backing file (nil: with none).
@@ -111,12 +149,7 @@ extension BlockGraph {
         }
         state.entries[from]?.users.removeAll { $0.holder != .node(to) }
         state.entries[to]?.users += moving
-        do throws(BlockError) {
-          try BlockGraph.applyPermissions(&state, from: [from, to])
-        } catch {
-          BlockGraph.restore(&state, before)
-          throw error
-        }
+        try BlockGraph.applyPermissions(&state, from: [from, to], orRestore: before)
         return parents
       }
     }

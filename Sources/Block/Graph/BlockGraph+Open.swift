@@ -140,7 +140,7 @@ extension BlockGraph {
     guard let filename = request.filename, filename.hasPrefix("json:") else { return }
     let value: JSONValue
     do throws(JSONError) { value = try JSONValue(parsing: filename.utf8.dropFirst(5)) } catch {
-      throw BlockError(EINVAL, "Could not parse the JSON options")
+      throw BlockError(EINVAL, "Could not parse the JSON options: \(error.text)")
     }
     guard case .object(let object) = value else {
       throw BlockError(EINVAL, "Invalid JSON object given")

@@ -21,6 +21,8 @@ package final class BlockGraph: Sendable {
     package var backingFormat: String?
     /// Its backing file came with `insertOverlay`.
     var hasGivenBacking = false
+    /// What is below was open for writing until then.
+    var hasClosedBase = false
     package var users: [NodeUse] = []
     /// Why operations are refused now, by who refuses.
     package var blockers: [String] = []
@@ -181,12 +183,7 @@ package final class BlockGraph: Sendable {
             } ?? true
           if !isClaimed { state.entries[child.node.name]?.users.append(use) }
         }
-        do throws(BlockError) {
-          try BlockGraph.applyPermissions(&state, from: [name])
-        } catch {
-          BlockGraph.restore(&state, before)
-          throw error
-        }
+        try BlockGraph.applyPermissions(&state, from: [name], orRestore: before)
       }
     }
     do throws(BlockError) { try result.get() } catch {
@@ -222,12 +219,7 @@ package final class BlockGraph: Sendable {
           change(&users)
           state.entries[name]?.users = users
         }
-        do throws(BlockError) {
-          try BlockGraph.applyPermissions(&state, from: [name])
-        } catch {
-          BlockGraph.restore(&state, before)
-          throw error
-        }
+        try BlockGraph.applyPermissions(&state, from: [name], orRestore: before)
       }
     }
     do throws(BlockError) { try result.get() } catch {
@@ -354,8 +346,23 @@ package final class BlockGraph: Sendable {
 
   // MARK: Permissions
 
+  /// Works out what everyone below `names` needs after `state` was changed, and tells the files. Throws when it conflicts with what others need; what was
+  /// `before` is put back then.
+  static func applyPermissions(
+    _ state: inout State, from names: [String], orRestore before: State
+  ) throws(BlockError) {
+    do throws(BlockError) {
+      try applyPermissions(&state, from: names)
+    } catch {
+      restore(&state, before)
+      throw error
+    }
+  }
+
   /// Works out what everyone below `names` needs, checks it, and tells the files. Throws and leaves `state` half changed.
-  static func applyPermissions(_ state: inout State, from names: [String]) throws(BlockError) {
+  private static func applyPermissions(
+    _ state: inout State, from names: [String]
+  ) throws(BlockError) {
     var names = names
     var affected: [String] = []
     while let name = names.popLast() {
@@ -411,7 +418,7 @@ package final class BlockGraph: Sendable {
   }
 
   /// Puts an older state back, and tells the files.
-  static func restore(_ state: inout State, _ before: State) {
+  private static func restore(_ state: inout State, _ before: State) {
     let changed = state.entries.filter { name, entry in before.entries[name]?.users != entry.users }
     state.entries = before.entries
     state.order = before.order

@@ -3,15 +3,17 @@ package import Host
 import Synchronization
 
 /// A file of the host, or a block device (drivers `file`, `host_device`, `host_cdrom`).
-package final class FileNode: BlockNode, PermissionHolder {
+package final class FileNode: ReopenableNode, PermissionHolder {
   package let driver: String
   package let name: String
-  package let isReadOnly: Bool
   private let file: BlockFile
   private let settings: NodeSettings
   private let locks: Bool
+  private let readOnly: Atomic<Bool>
   /// The end of the highest write so far (`wr_highest_offset`).
   private let highest = Atomic<UInt64>(0)
+  /// A flush has failed: none succeeds any more.
+  private let hasLost = Atomic<Bool>(false)
   /// Discards: done, refused, failed, and bytes done (`discard-nb-ok`…).
   private let discards = Mutex((done: UInt64(0), failed: UInt64(0), bytes: UInt64(0)))
 
@@ -49,7 +51,7 @@ package final class FileNode: BlockNode, PermissionHolder {
     self.name = name
     self.driver = driver
     self.settings = settings
-    isReadOnly = !file.isWritable
+    readOnly = Atomic(!file.isWritable)
     locks = locking
   }
 
@@ -59,10 +61,11 @@ package final class FileNode: BlockNode, PermissionHolder {
     driver = "file"
     self.file = file
     settings = NodeSettings()
-    isReadOnly = false
+    readOnly = Atomic(false)
     locks = true
   }
 
+  package var isReadOnly: Bool { readOnly.load(ordering: .acquiring) }
   package var path: String { file.path }
   package var length: UInt64 { file.length }
   package var allocatedSize: UInt64? { file.allocatedSize }
@@ -145,7 +148,12 @@ package final class FileNode: BlockNode, PermissionHolder {
 
   package func flush() throws(BlockError) {
     if settings.cache.ignoresFlushes || isReadOnly { return }
-    do throws(SystemError) { try file.synchronize() } catch { throw failed(error) }
+    if hasLost.load(ordering: .relaxed) { throw BlockError(EIO, "Input/output error") }
+    do throws(SystemError) { try file.synchronize() } catch {
+      // The kernel says it once; what the page cache holds may be other than what is on the disk from now on.
+      if !settings.cache.isDirect { hasLost.store(true, ordering: .relaxed) }
+      throw failed(error)
+    }
   }
 
   package func truncate(
@@ -204,6 +212,14 @@ package final class FileNode: BlockNode, PermissionHolder {
 
   package func close() throws(BlockError) {
     try? setPermissions([], shared: .all)
+  }
+
+  package func setReadOnly(_ isReadOnly: Bool) throws(BlockError) {
+    guard isReadOnly || file.isWritable else {
+      throw BlockError(EACCES, "Could not reopen file: Permission denied")
+    }
+    if isReadOnly { try flush() }
+    readOnly.store(isReadOnly, ordering: .releasing)
   }
 
   // MARK: Locks

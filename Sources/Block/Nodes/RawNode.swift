@@ -3,14 +3,14 @@ package import Host
 import Synchronization
 
 /// The bytes of the node below as they are, or a part of them (driver `raw`, options `offset` and `size`).
-package final class RawNode: BlockNode, BlockParent {
+package final class RawNode: ReopenableNode, BlockParent {
   package let driver = "raw"
   package let name: String
-  package let isReadOnly: Bool
   private let file: ChildSlot
   private let offset: UInt64
   private let fixedSize: UInt64?
   private let settings: NodeSettings
+  private let readOnly: Atomic<Bool>
   /// The first bytes of an image whose format was guessed: nothing may be written there that looks like another format.
   private static let guarded: UInt64 = 512
 
@@ -40,9 +40,10 @@ package final class RawNode: BlockNode, BlockParent {
     self.offset = offset
     self.settings = settings
     fixedSize = size
-    isReadOnly = settings.isReadOnly || (settings.isAutoReadOnly && file.isReadOnly)
+    readOnly = Atomic(settings.isReadOnly || (settings.isAutoReadOnly && file.isReadOnly))
   }
 
+  package var isReadOnly: Bool { readOnly.load(ordering: .acquiring) }
   /// Whether it shows all of the file.
   package var isWhole: Bool { offset == 0 && fixedSize == nil }
   package var length: UInt64 {
@@ -54,6 +55,13 @@ package final class RawNode: BlockNode, BlockParent {
   package var limits: BlockLimits { file.node.limits }
   package var children: [BlockChild] { [BlockChild(role: "file", node: file.node)] }
   package var allocatedSize: UInt64? { file.node.allocatedSize }
+
+  package func setReadOnly(_ isReadOnly: Bool) throws(BlockError) {
+    guard isReadOnly || !file.node.isReadOnly else {
+      throw BlockError(EACCES, "Block node is read-only")
+    }
+    readOnly.store(isReadOnly, ordering: .releasing)
+  }
 
   package func replaceChild(_ role: String, with node: any BlockNode) -> Bool {
     guard role == "file" else { return false }

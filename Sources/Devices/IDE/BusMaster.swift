@@ -65,7 +65,7 @@ package struct BusMaster: Equatable, Sendable {
   /// there are, fewer when the table ends; nil where an entry does not name memory.
   package mutating func gather(
     _ count: Int, toMemory: Bool, _ memory: GuestMemory, into vector: inout IOVector,
-    pieces: inout [(address: GuestAddress, count: Int)]
+    pieces: inout [(address: GuestAddress, count: Int)], pinning pins: inout MemoryPins
   ) -> Int? {
     var done = 0
     while done < count {
@@ -81,7 +81,10 @@ package struct BusMaster: Equatable, Sendable {
       }
       let part = min(left, UInt32(clamping: count - done))
       let start = GuestAddress(address)
-      guard memory.append(start, part, for: toMemory ? .write : .read, to: &vector) else {
+      guard
+        memory.append(
+          start, part, for: toMemory ? .write : .read, to: &vector, pinning: &pins)
+      else {
         return nil
       }
       pieces.append((start, Int(part)))

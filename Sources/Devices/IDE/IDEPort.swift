@@ -21,6 +21,8 @@ package final class IDEPort: BusDevice {
     let result: StepResult
     /// The bytes go on from the buffer to the guest's memory, or there.
     var pieces: [(address: GuestAddress, count: Int)] = []
+    /// The guest's memory that the requests use.
+    var pins = MemoryPins()
   }
   private struct State {
     var channel = IDEChannel()
@@ -28,10 +30,14 @@ package final class IDEPort: BusDevice {
     var operation: Operation?
     /// Names the operation in completions.
     var tag: UInt64 = 0
+    /// Requests on their way to the disk, which does not count them yet.
+    var submitting = 0
     var level = false
     var trayHandlers: [(@Sendable (Bool) -> Void)?] = [nil, nil]
   }
   private let state = Mutex(State())
+  /// Moves when nothing is being submitted any more.
+  private let submitted = WaitWord()
   private let memory: GuestMemory
   private let line: InterruptLine
   /// Where completions come; made after `self`.
@@ -80,13 +86,19 @@ package final class IDEPort: BusDevice {
   private func cancel() {
     guard let backend = state.withLock({ $0.operation?.backend }) else { return }
     backend.beginDrain()
+    while true {
+      let seen = submitted.value
+      if state.withLock({ $0.submitting == 0 }) { break }
+      submitted.wait(while: seen)
+    }
     if let queue = queue.withLock({ $0 }) { backend.cancelParked(for: queue) }
-    backend.endDrain()
     state.withLock { state in
+      if var pins = state.operation?.pins { memory.release(&pins) }
       state.operation = nil
       state.tag &+= 1
       state.channel.suspendStep()
     }
+    backend.endDrain()
   }
 
   // MARK: - Registers
@@ -186,8 +198,10 @@ package final class IDEPort: BusDevice {
         state.channel.finishStep(drive, .failed, epoch: epoch)
         return .done
       }
-      switch IDEPort.plan(step, &state.channel, buffer, memory) {
+      var pins = MemoryPins()
+      switch IDEPort.plan(step, &state.channel, buffer, memory, &pins) {
       case .over(let result):
+        memory.release(&pins)
         state.channel.finishStep(drive, result, epoch: epoch)
         return .done
       case .requests(let requests, let result, let pieces):
@@ -196,7 +210,7 @@ package final class IDEPort: BusDevice {
         state.tag &+= 1
         state.operation = Operation(
           drive: drive, epoch: epoch, backend: backend, requests: requests, result: result,
-          pieces: pieces)
+          pieces: pieces, pins: pins)
         return .requests
       }
     }
@@ -208,7 +222,8 @@ package final class IDEPort: BusDevice {
   }
 
   private static func plan(
-    _ step: DriveStep, _ channel: inout IDEChannel, _ buffer: IOBuffer, _ memory: GuestMemory
+    _ step: DriveStep, _ channel: inout IDEChannel, _ buffer: IOBuffer, _ memory: GuestMemory,
+    _ pins: inout MemoryPins
   ) -> Plan {
     switch step {
     case .transfer(let access):
@@ -217,7 +232,8 @@ package final class IDEPort: BusDevice {
       var vector = IOVector()
       var pieces: [(address: GuestAddress, count: Int)] = []
       let found = channel.master.gather(
-        access.count, toMemory: !access.isWrite, memory, into: &vector, pieces: &pieces)
+        access.count, toMemory: !access.isWrite, memory, into: &vector, pieces: &pieces,
+        pinning: &pins)
       guard let found else { return .over(.failed) }
       if found == access.count {
         return .requests([request(access, vector)], .done, access.isWrite ? [] : pieces)
@@ -233,7 +249,8 @@ package final class IDEPort: BusDevice {
       var vector = IOVector()
       var pieces: [(address: GuestAddress, count: Int)] = []
       let found = channel.master.gather(
-        count, toMemory: toGuest, memory, into: &vector, pieces: &pieces)
+        count, toMemory: toGuest, memory, into: &vector, pieces: &pieces,
+        pinning: &pins)
       guard let found else { return .over(.failed) }
       if toGuest {
         vector.copy(from: buffer.vector(0..<found))
@@ -256,25 +273,33 @@ package final class IDEPort: BusDevice {
 
   /// Submits what is left of the operation; true when it is over.
   private func advance() -> Bool {
+    guard let queue = queue.withLock({ $0 }) else { return true }
     while true {
-      let next: (BlockBackend, BlockRequest, UInt64)? = state.withLock { state in
+      let next: (BlockBackend, BlockRequest?, UInt64)? = state.withLock { state in
         guard let operation = state.operation else { return nil }
-        guard operation.next < operation.requests.count else { return nil }
-        return (operation.backend, operation.requests[operation.next], state.tag)
+        let request =
+          operation.next < operation.requests.count ? operation.requests[operation.next] : nil
+        if request != nil { state.submitting += 1 }
+        return (operation.backend, request, state.tag)
       }
-      guard let (backend, request, tag) = next, let queue = queue.withLock({ $0 }) else {
-        end(nil)
+      // Given up meanwhile.
+      guard let (backend, request, tag) = next else { return true }
+      guard let request else {
+        end(nil, tag)
         return true
       }
-      switch backend.submit(request, tag: tag, to: queue) {
+      let outcome = backend.submit(request, tag: tag, to: queue)
+      state.withLock { state in
+        state.submitting -= 1
+        if outcome == .done, state.tag == tag { state.operation?.next += 1 }
+      }
+      submitted.advance()
+      switch outcome {
       case .pending: return false
       case .failed:
-        end(.failed)
+        end(.failed, tag)
         return true
-      case .done:
-        state.withLock { state in
-          if state.tag == tag { state.operation?.next += 1 }
-        }
+      case .done: break
       }
     }
   }
@@ -287,7 +312,7 @@ package final class IDEPort: BusDevice {
     }
     guard isOurs else { return }
     if completion.code != 0 {
-      end(.failed)
+      end(.failed, completion.tag)
     } else if !advance() {
       return
     }
@@ -295,13 +320,15 @@ package final class IDEPort: BusDevice {
   }
 
   /// The operation is over: with its own result unless `result` says otherwise.
-  private func end(_ result: StepResult?) {
-    let operation = state.withLock { state in
+  private func end(_ result: StepResult?, _ tag: UInt64) {
+    let operation = state.withLock { state -> Operation? in
+      guard state.tag == tag else { return nil }
       let operation = state.operation
       state.operation = nil
       return operation
     }
-    guard let operation else { return }
+    guard var operation else { return }
+    memory.release(&operation.pins)
     for piece in operation.pieces { memory.noteWrite(piece.address, piece.count) }
     act {
       $0.finishStep(operation.drive, result ?? operation.result, epoch: operation.epoch)

@@ -2,7 +2,7 @@
 ///
 /// All are doublewords: slots that have got a device (reading forgets), slots whose device the user wants back, eject (a write takes
 /// the device of the lowest bit's slot away), slots whose devices may go, the bus that the others are about (there is only 0), the
-/// label of a function by its slot (0: no function has one). Beyond those that QEMU has: the slot and the status that a driver
+/// label of the function whose slot's bit was written there (0: it has none). Beyond those that QEMU has: the slot and the status that a driver
 /// reported by `_OST`.
 package struct PCIHotplugModel: Equatable, Sendable {
   /// What the machine must do after a write.
@@ -31,6 +31,10 @@ package struct PCIHotplugModel: Equatable, Sendable {
   /// Slots whose devices may go.
   package private(set) var removable: UInt32 = .max
   private var bus: UInt32 = 0
+  /// By slot: the number that names its function.
+  private var labels = [UInt32](repeating: 0, count: 32)
+  /// A bit for the slot whose label is asked for.
+  private var labelled: UInt32 = 0
   private var reportedSlot: UInt32 = 0
 
   package init() {}
@@ -50,6 +54,8 @@ package struct PCIHotplugModel: Equatable, Sendable {
     case Register.removing: return isHere ? removing : 0
     case Register.removable: return isHere ? removable : 0
     case Register.bus: return bus
+    case Register.label:
+      return isHere && labelled != 0 ? labels[labelled.trailingZeroBitCount] : 0
     default: return 0
     }
   }
@@ -64,6 +70,7 @@ package struct PCIHotplugModel: Equatable, Sendable {
       guard removable & bit != 0 else { return nil }
       return .eject(slot: UInt8(truncatingIfNeeded: bit.trailingZeroBitCount))
     case Register.bus: bus = value
+    case Register.label: labelled = value
     case Register.reportedSlot: reportedSlot = value
     case Register.reportedStatus:
       guard value != 0, reportedSlot < 32, removing & 1 << reportedSlot != 0 else { return nil }
@@ -89,12 +96,16 @@ package struct PCIHotplugModel: Equatable, Sendable {
     removable = isRemovable ? removable | bit : removable & ~bit
   }
 
+  /// Names the function in `slot`; 0 for no name.
+  package mutating func setLabel(_ slot: UInt8, _ label: UInt32) { labels[Int(slot & 31)] = label }
+
   /// As after power-on, but for which slots' devices may go; answers the slots whose devices were to go.
   package mutating func reset() -> [UInt8] {
     let slots = (0..<32).filter { removing & 1 << UInt32($0) != 0 }.map { UInt8($0) }
-    let removable = removable
+    let (removable, labels) = (removable, labels)
     self = PCIHotplugModel()
     self.removable = removable
+    self.labels = labels
     return slots
   }
 }

@@ -177,6 +177,11 @@ package final class PIIX4PM: Device, PCIFunction {
     state.withLock { $0.hotplug.setRemovable(slot, isRemovable) }
   }
 
+  /// Names the function in `slot` for the guest's system; 0 for no name.
+  package func setLabel(_ slot: UInt8, _ label: UInt32) {
+    state.withLock { $0.hotplug.setLabel(slot, label) }
+  }
+
   /// Slots whose devices were asked for and not given up yet; nothing is asked for any more.
   package func takePendingRemovals() -> [UInt8] { state.withLock { $0.hotplug.reset() } }
 

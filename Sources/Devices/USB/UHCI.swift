@@ -42,16 +42,19 @@ package final class UHCI: Device, PCIPlaced, BusDevice {
 
   package func realize(in context: MachineContext) throws(DeviceError) {
     let layout = PCIBarLayout(index: 4, kind: .io, size: UHCI.size)
+    var bars = [layout]
+    var windows = [PCIEndpoint.Window(layout, name: "uhci", device: self)]
+    let identity = PCIIdentity(
+      vendor: 0x8086, device: 0x7020, revision: 1, classCode: 0x0C_0300)
+    placement.add(to: &bars, &windows, identity)
     var configuration = PCIConfiguration(
-      PCIIdentity(vendor: 0x8086, device: 0x7020, revision: 1, classCode: 0x0C_0300),
-      interruptPin: 4, isMultifunction: placement.isMultifunction, bars: [layout])
+      identity, interruptPin: 4, isMultifunction: placement.isMultifunction, bars: bars)
     // Serial bus release 1.0; legacy support as after reset, which software clears.
     configuration.set8(0x60, 0x10)
     configuration.set16(0xC0, 0x2000)
     configuration.allowWrites(to: 0xC0, count: 2)
     let endpoint = PCIEndpoint(
-      configuration: configuration,
-      windows: [.init(layout, name: "uhci", device: self)], context: context)
+      configuration: configuration, windows: windows, context: context)
     try endpoint.connect(to: placement.bus, at: placement.address)
     let timer = context.clock.makeTimer { [weak self] in self?.tick() }
     state.withLock { state in

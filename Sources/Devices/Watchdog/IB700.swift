@@ -4,7 +4,7 @@ import Synchronization
 /// The watchdog `ib700` on the ISA bus: when the guest does not feed it in time, the machine does what `-action watchdog=` says.
 package final class IB700: Device, BusDevice {
   package static let type = DeviceType(
-    name: "ib700", parent: "isa-device", bus: "ISA", description: "iBASE 700 watchdog",
+    name: "ib700", parent: "isa-device", bus: "ISA", description: "iBASE 700",
     isUserCreatable: true)
 
   private struct State {

@@ -5,7 +5,7 @@ import Glibc
 ///
 /// Loads GnuTLS at the first use. Files are read when the credentials are made; a PSK server's file at every handshake.
 @safe
-package final class TLSCredentials {
+package final class TLSCredentials: @unchecked Sendable {
   /// How peers are authenticated.
   package enum Kind: Sendable, Equatable {
     /// Certificates of authorities, servers and clients (RFC 5280).
@@ -24,7 +24,8 @@ package final class TLSCredentials {
   package let verifiesPeer: Bool
   /// The library's priority string: protocol versions, ciphers.
   let priority: String
-  // SAFETY: made by the library, freed in deinit; sessions keep this object alive.
+  // SAFETY: made by the library, freed in deinit; sessions keep this object alive. Nothing changes it once it is made, and the library
+  // allows sessions of several threads to share it then.
   let handle: OpaquePointer
 
   /// Whether the TLS library is installed on this host. Loads it.

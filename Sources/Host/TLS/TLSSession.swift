@@ -13,7 +13,7 @@ package final class TLSSession {
     case ended
   }
 
-  package private(set) var phase = Phase.handshaking
+  package internal(set) var phase = Phase.handshaking
   /// Who the peer is: the distinguished name of its certificate, or its PSK user name; nil without either.
   package private(set) var peerName: String?
 
@@ -21,7 +21,7 @@ package final class TLSSession {
   private let hostName: String?
   private let authorise: ((String) throws(TLSError) -> Bool)?
   // SAFETY: made by the shim, freed in deinit, used by one thread at a time.
-  private let handle: OpaquePointer
+  let handle: OpaquePointer
 
   /// The most plaintext in one record (RFC 8446, 5.1).
   private static let recordSize = 16384

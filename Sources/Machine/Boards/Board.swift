@@ -36,6 +36,9 @@ protocol Board: AnyObject {
   func pressPowerButton() -> Bool
   /// Tells the firmware which drives to try, by letters that are right for a PC; false when no firmware reads such an order.
   func changeBootOrder(to order: String) -> Bool
+  /// What vCPUs begin with beside the architecture's initial values. Node 0's board has it from its boot plan, and gives it to those of other
+  /// nodes.
+  var start: ResetState { get set }
 }
 
 /// `none`: no devices, no memory, no vCPU. Serves tools that only ask what the program can do.
@@ -43,6 +46,7 @@ protocol Board: AnyObject {
 final class EmptyBoard: Board {
   let devices: [PlacedDevice] = []
   let generation = 0
+  var start = ResetState()
 
   /// Throws `MachineError` for a device: there is no bus to put it on.
   init(_ configuration: LaunchConfiguration) throws(MachineError) {

@@ -12,7 +12,8 @@ struct DeviceProperties {
 
   /// Throws `DeviceError` with QEMU's sentences for an unknown type, one that is the board's, or an unknown property.
   init(_ wanted: DeviceConfiguration, globals: [GlobalProperty]) throws(DeviceError) {
-    guard let type = Machine.userDeviceTypes.first(where: { $0.name == wanted.driver }) else {
+    let driver = DeviceTable.typeName(wanted.driver)
+    guard let type = Machine.userDeviceTypes.first(where: { $0.name == driver }) else {
       let catalog = TypeCatalog.standard
       if catalog.type(wanted.driver, implements: "device"), !catalog.isConcrete(wanted.driver) {
         throw DeviceError(
@@ -61,7 +62,7 @@ struct DeviceProperties {
 
   /// What makes no difference here, whichever value it has.
   private static let withoutEffect: Set<String> = [
-    "ioeventfd", "migrate-extra", "rombar", "romsize",
+    "ioeventfd", "migrate-extra",
   ]
 
   /// What does not act may be said to be as it is.
@@ -224,7 +225,8 @@ extension Machine {
   package nonisolated static var deviceCatalog: [HelpCatalog.Device] {
     userDeviceTypes.map { type in
       HelpCatalog.Device(
-        name: type.name, bus: type.bus, description: type.description,
+        name: type.name, bus: type.bus, alias: DeviceTable.alias(of: type.name),
+        description: type.description, category: DeviceTable.category(of: type),
         properties: type.properties.map {
           HelpCatalog.Property(
             name: $0.name, type: $0.type, description: $0.description,

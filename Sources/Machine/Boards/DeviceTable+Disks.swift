@@ -34,7 +34,11 @@ private final class DriveAttachment: DeviceAttachment {
     self.backend = backend
   }
 
-  func detach() { drives.release(backend) }
+  func detach() {}
+  func abandon() { drives.release(backend) }
+  var ending: (@Sendable () -> Void)? {
+    { [graph = drives.graph, backend] in DriveProperty.end(backend, in: graph) }
+  }
 }
 
 extension PIIX3IDE: DeviceBusOwner {
@@ -124,7 +128,8 @@ extension DeviceAssembly {
     return policy
   }
 
-  private func bootIndex() throws(DeviceError) -> Int32? {
+  /// The place in the order in which firmware tries devices. Throws when another device has it.
+  func bootIndex() throws(DeviceError) -> Int32? {
     guard let text = properties.text("bootindex") else { return nil }
     guard let index = Int32(text) else {
       throw DeviceError(.badValue, "Parameter 'bootindex' expects int32_t")

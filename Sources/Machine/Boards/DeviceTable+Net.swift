@@ -54,13 +54,14 @@ extension DeviceAssembly {
       address = value == MACAddress(0) ? nil : value
     }
     let transport = try virtio(vectors: 2 * settings.pairs + 2)
+    let bootIndex = try bootIndex()
     let placement = try placement()
     settings.mac = network.claimAddress(address)
-    let model = VirtioNetPCI.type.name
+    let model = properties.type.name
     let function = VirtioNetPCI(
       placement, transport, settings,
       name: id ?? "\(model).\(network.cards.count { $0.isAnonymous })", id: id, netdev: netdev,
-      bootIndex: try bootIndex(), network: network)
+      bootIndex: bootIndex, network: network)
     attachments.append(CardAttachment(function.card))
     network.register(function.card)
     let board = board
@@ -104,14 +105,6 @@ extension DeviceAssembly {
     case "full": return 1
     default: throw DeviceError(.badValue, "'duplex' must be 'half' or 'full'")
     }
-  }
-
-  private func bootIndex() throws(DeviceError) -> Int32? {
-    guard let text = properties.text("bootindex") else { return nil }
-    guard let value = Int32(text) else {
-      throw DeviceError(.badValue, "Parameter 'bootindex' expects int32_t")
-    }
-    return value < 0 ? nil : value
   }
 }
 

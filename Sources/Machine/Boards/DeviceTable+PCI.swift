@@ -66,7 +66,8 @@ extension DeviceAssembly {
       throw DeviceError(
         .badValue, "Parameter 'disable-legacy' does not accept value '\(legacy)'")
     }
-    settings.hasLegacy = legacy != "on"
+    settings.variant = VirtioVariant(ofType: properties.type.name)
+    settings.hasLegacy = settings.variant != .nonTransitional && legacy != "on"
     settings.hasModern = try !properties.flag("disable-modern", default: false)
     guard settings.hasLegacy || settings.hasModern else {
       throw DeviceError(
@@ -108,6 +109,61 @@ extension DeviceAssembly {
 
   /// Where the user wants a function: `addr`, or the next free device. Throws when the place is taken or is none.
   func placement() throws(DeviceError) -> PCIPlacement {
+    var placement = try place()
+    placement.acpiIndex = try acpiIndex()
+    placement.rom = try expansionROM()
+    return placement
+  }
+
+  /// The number that the guest's system names the function by.
+  private func acpiIndex() throws(DeviceError) -> UInt32 {
+    let index = try properties.number("acpi-index", default: 0)
+    guard index <= 16383 else {
+      throw DeviceError(.badValue, "acpi-index should be less or equal to 16383")
+    }
+    let isTaken = board.devices.contains {
+      index != 0 && ($0.device as? any PCIPlaced)?.placement.acpiIndex == UInt32(index)
+    }
+    if isTaken {
+      throw DeviceError(.busy, "a PCI device with acpi-index = \(index) already exist")
+    }
+    return UInt32(index)
+  }
+
+  /// `romfile`, `romsize`, `rombar`: an image for firmware, at a register of the function or among firmware's files.
+  private func expansionROM() throws(DeviceError) -> PCIPlacement.ROM {
+    var rom = PCIPlacement.ROM()
+    rom.size = UInt32(truncatingIfNeeded: try properties.number("romsize", default: 0xFFFF_FFFF))
+    rom.hasRegister = try properties.number("rombar", default: 1) != 0
+    if rom.size != .max, rom.size & (rom.size &- 1) != 0 {
+      throw DeviceError(.badValue, "ROM size \(rom.size) is not a power of two")
+    }
+    guard let name = properties.text("romfile"), !name.isEmpty else { return rom }
+    rom.file = name
+    rom.isForAll = name == "efi-virtio.rom"
+    let image: BootFile
+    do throws(BootError) { image = try BootFile.expansionROM(name) } catch {
+      throw DeviceError(.badValue, error.message)
+    }
+    if rom.size != .max, image.bytes.count > Int(rom.size) {
+      throw DeviceError(
+        .badValue,
+        "romfile \"\(name)\" (\(image.bytes.count) bytes) is too large for ROM size \(rom.size)")
+    }
+    if rom.hasRegister {
+      rom.device = PCIROM(image.bytes, size: rom.size == .max ? 0 : UInt64(rom.size))
+      return rom
+    }
+    if isHotplugged {
+      throw DeviceError(
+        .badValue, "Hot-plugged device without ROM bar can't have an option ROM")
+    }
+    let file = name.split(separator: "/").last.map(String.init) ?? name
+    try board.fwCfg.setFile("genroms/\(file)", image.bytes)
+    return rom
+  }
+
+  private func place() throws(DeviceError) -> PCIPlacement {
     let name = properties.type.name
     let pci = board.pci
     let isMultifunction = try properties.flag("multifunction", default: false)
@@ -124,7 +180,7 @@ extension DeviceAssembly {
       let user = board.devices.first {
         $0.device === other || ($0.device as? any PCIPlaced)?.placement.address == address
       }
-      let type = user.map { Swift.type(of: $0.device).type.name } ?? "unknown"
+      let type = user.map { $0.device.typeInfo.name } ?? "unknown"
       throw DeviceError(
         .busy,
         "PCI: slot \(address.device) function \(address.function) not available for \(name),"
@@ -154,7 +210,7 @@ extension DeviceAssembly {
         let placed = board.devices.first {
           ($0.device as? any PCIPlaced)?.placement.address == PCIAddress(device: address.device)
         }
-        let type = placed.map { Swift.type(of: $0.device).type.name } ?? "unknown"
+        let type = placed.map { $0.device.typeInfo.name } ?? "unknown"
         throw DeviceError(
           .busy,
           "PCI: slot \(address.device) function 0 already occupied by \(type), new func \(name)"

@@ -33,9 +33,9 @@ extension DeviceTable {
       let (port, serial, number) = try assembly.port(isConsole: false)
       return VirtSerialPort(port, on: serial, number: number)
     },
-    DeviceRecipe(VirtConsole.type) { (assembly) throws(DeviceError) in
+    DeviceRecipe(VirtSerialPort.consoleType) { (assembly) throws(DeviceError) in
       let (port, serial, number) = try assembly.port(isConsole: true)
-      return VirtConsole(port, on: serial, number: number)
+      return VirtSerialPort(port, on: serial, number: number)
     },
   ]
 }
@@ -65,7 +65,7 @@ extension DeviceAssembly {
     }
     let name = properties.text("name") ?? ""
     let isTaken = board.devices.contains {
-      ($0.device as? any VirtioSerialPortDevice).map { !name.isEmpty && $0.port.name == name }
+      ($0.device as? VirtSerialPort).map { !name.isEmpty && $0.port.name == name }
         ?? false
     }
     let given = try properties.number("nr", default: 0xFFFF_FFFF)

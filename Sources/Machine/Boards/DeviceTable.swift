@@ -2,6 +2,7 @@ import DeviceModel
 import Devices
 import Host
 import Options
+import Virtio
 
 /// How devices of one type are made from what a user says of them.
 struct DeviceRecipe: Sendable {
@@ -20,9 +21,42 @@ struct DeviceRecipe: Sendable {
 
 /// Every type that `-device` and `device_add` can make. Each family has a table in a file of its own.
 enum DeviceTable {
-  static let all: [DeviceRecipe] = [isa, pci, disks, network, virtioSerial].flatMap { $0 }
+  static let all: [DeviceRecipe] = {
+    let usual = [isa, pci, disks, network, virtioSerial].flatMap { $0 }
+    let functions = usual.filter {
+      $0.type.name.hasPrefix("virtio-") && $0.type.name.hasSuffix("-pci")
+    }
+    return usual
+      + functions.flatMap { recipe in
+        VirtioVariant.named.map { DeviceRecipe(recipe.type.variant($0), recipe.make) }
+      }
+  }()
 
   static func recipe(_ type: String) -> DeviceRecipe? { all.first { $0.type.name == type } }
+
+  /// The short names of virtio functions: without `-pci`.
+  static func alias(of type: String) -> String? {
+    type.hasPrefix("virtio-") && type.hasSuffix("-pci") ? String(type.dropLast(4)) : nil
+  }
+
+  /// The type that users call `name`.
+  static func typeName(_ name: String) -> String {
+    all.first { alias(of: $0.type.name) == name }?.type.name ?? name
+  }
+
+  /// Where `-device help` lists a type.
+  static func category(of type: DeviceType) -> String {
+    switch type.name {
+    case _ where type.name.hasPrefix("virtio-net"): "Network"
+    case _ where type.name.hasPrefix("virtio-blk") || type.name.hasPrefix("ide-"): "Storage"
+    case _ where type.name.hasPrefix("virtio-serial") || type.bus == "virtio-serial-bus",
+      "isa-serial", "isa-parallel":
+      "Input"
+    case _ where type.name.hasSuffix("-uhci"): "USB"
+    case "ib700": "Watchdog"
+    default: "Misc"
+    }
+  }
 }
 
 /// A bus that devices go on, as `bus=` names it.
@@ -48,7 +82,17 @@ protocol DeviceBusOwner: Device {
 /// What ties a device to something outside of the machine; undone when the device goes.
 @MainLoop
 protocol DeviceAttachment: AnyObject, Sendable {
+  /// The device goes.
   func detach()
+  /// The device has not come into being.
+  func abandon()
+  /// What remains to be done when nothing of the device is under way any more; it may block.
+  var ending: (@Sendable () -> Void)? { get }
+}
+
+extension DeviceAttachment {
+  func abandon() { detach() }
+  var ending: (@Sendable () -> Void)? { nil }
 }
 
 /// What a recipe makes a device from: the user's properties, and the board around.

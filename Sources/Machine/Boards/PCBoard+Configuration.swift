@@ -11,8 +11,8 @@ extension PCBoard {
   func publishConfiguration() throws(DeviceError) {
     let order = configuration.bootOrder
     var standard = StandardItems(
-      memory: MemoryLayout(map), cpuCount: UInt16(clamping: parts.apicIDs.count),
-      maximumAPICID: parts.apicIDs.map(\.rawValue).max() ?? 0)
+      memory: MemoryLayout(map), apicIDs: parts.apicIDs.map(\.rawValue))
+    standard.numa = parts.numa
     standard.uuid = configuration.uuid?.bytes
     standard.isGraphic = configuration.machine.graphics
     standard.allowsS3 = !settings.disablesS3

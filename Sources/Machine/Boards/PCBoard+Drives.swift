@@ -7,7 +7,7 @@ import Options
 import PCI
 import Virtio
 
-// The drives of the command line as devices, and in which order firmware tries them.
+// The drives of the command line as devices, and in which order firmware tries devices.
 
 extension PCBoard {
   /// The controller of the board's own IDE buses.
@@ -69,6 +69,11 @@ extension PCBoard {
       case let device as VirtioBlockPCI:
         device.bootIndex.map {
           ($0, "/pci@i0cf8/scsi@\(PCBoard.unitAddress(device.placement.address))/disk@0,0")
+        }
+      case let device as VirtioNetPCI:
+        device.bootIndex.map {
+          let place = PCBoard.unitAddress(device.placement.address)
+          return ($0, "/pci@i0cf8/ethernet@\(place)/ethernet-phy@0")
         }
       case let device as any IDEDriveDevice:
         device.drive.options.bootIndex.flatMap { index in

@@ -35,7 +35,7 @@ extension PCBoard {
   /// `device_del`: takes the device out, or asks the guest to give it up where it knows of it. Answers what left at once, each device behind
   /// those that sat on it. Throws with QEMU's sentences.
   func unplug(_ placed: PlacedDevice, guestHasRun: Bool) throws(DeviceError) -> [PlacedDevice] {
-    let type = Swift.type(of: placed.device).type
+    let type = placed.device.typeInfo
     if let bus = placed.bus ?? boardBus(of: type), !bus.isHotpluggable {
       throw DeviceError(.busy, "Bus '\(bus.name)' does not support hotplugging")
     }
@@ -59,6 +59,8 @@ extension PCBoard {
     guard let slot = placed.pciAddress?.device else { return }
     let inSlot = devices.filter { $0.pciAddress?.device == slot }
     pm.setRemovable(slot, inSlot.allSatisfy { $0.isUserMade && $0.typeInfo.isHotpluggable })
+    let first = inSlot.first { $0.pciAddress?.function == 0 }
+    pm.setLabel(slot, (first?.device as? any PCIPlaced)?.placement.acpiIndex ?? 0)
     if announces { pm.announceInserted(slot) }
   }
 
@@ -92,7 +94,7 @@ extension PlacedDevice {
   /// Where it is on the PCI bus.
   var pciAddress: PCIAddress? { (device as? any PCIPlaced)?.placement.address }
 
-  var typeInfo: DeviceType { Swift.type(of: device).type }
+  var typeInfo: DeviceType { device.typeInfo }
 
   /// Made by `-device` or `device_add`.
   package var isUserMade: Bool { path.hasPrefix("/machine/peripheral") }

@@ -59,7 +59,8 @@ final class PCBoard: Board {
     settings = try BoardSettings(
       configuration.globals, created: configuration.devices.map(\.driver))
     for warning in settings.warnings { Log.warning(warning) }
-    boot = try BootPlan.make(configuration, map: map, apicIDs: parts.apicIDs, settings: settings)
+    boot = try BootPlan.make(
+      configuration, map: map, apicIDs: parts.apicIDs, numa: parts.numa, settings: settings)
     do {
       firmware = try boot.firmware.map { (image) throws(SystemError) in
         try RAMBlock(name: "pc.bios", size: image.count)
@@ -224,7 +225,7 @@ final class PCBoard: Board {
       nameDrive(of: placed)
       return placed
     } catch {
-      for attachment in assembly.attachments { attachment.detach() }
+      for attachment in assembly.attachments { attachment.abandon() }
       throw error
     }
   }
@@ -309,6 +310,13 @@ final class PCBoard: Board {
 
   // MARK: - Start and stop
 
+  var start: ResetState {
+    get { ResetState(registers: boot.entry?.msrs ?? [:], bootProcessor: bootProcessor) }
+    set {}
+  }
+  /// Where the boot processor began last, unless at the reset vector.
+  private var bootProcessor: BootProcessorState?
+
   func prepareStart(_ threads: [VCPUThread]) throws(MachineError) {
     startCount += 1
     if startCount == 2, configuration.bootOrder.once != nil {
@@ -327,10 +335,11 @@ final class PCBoard: Board {
     if boot.substitutesFirmware { FirmwareSubstitute.configure(pci) }
     for write in boot.memory { memory.write(write.address, write.bytes) }
     guard let entry = boot.entry else { return }
+    bootProcessor = BootProcessorState(entry)
     do {
-      for (index, thread) in threads.enumerated() {
+      for thread in threads {
         let reset = try thread.vcpu.readState()
-        var state = index == 0 ? entry : reset
+        var state = thread.vcpu.id.rawValue == 0 ? entry : reset
         // Registers that the plan does not name are as reset left them; memory types are the same on all.
         state.msrs = reset.msrs.merging(entry.msrs) { _, planned in planned }
         try thread.vcpu.writeState(state)
@@ -348,13 +357,15 @@ final class PCBoard: Board {
     pm.wake()
     // CMOS shutdown status: resume from S3.
     rtc[byte: 0x0F] = 0xFE
-    guard boot.substitutesFirmware, let first = threads.first else { return }
+    guard boot.substitutesFirmware else { return }
     FirmwareSubstitute.configure(pci)
     do {
-      let reset = try first.vcpu.readState()
-      if let state = boot.wakeState(from: parts.context.memory, reset: reset) {
-        try first.vcpu.writeState(state)
-      }
+      // It may be on another node, which has the rest of the state.
+      let first = threads.first { $0.vcpu.id.rawValue == 0 }
+      let reset = try first?.vcpu.readState() ?? .reset(signature: 0)
+      let state = boot.wakeState(from: parts.context.memory, reset: reset)
+      bootProcessor = state.map { BootProcessorState($0) }
+      if let state { try first?.vcpu.writeState(state) }
     } catch {
       throw MachineError(error.message)
     }

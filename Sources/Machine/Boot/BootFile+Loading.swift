@@ -37,6 +37,31 @@ extension BootFile {
     throw BootError(.unreadable, "could not find PC BIOS '\(name)'")
   }
 
+  /// Reads an expansion ROM: a path, else a name where distributions put them. Throws with QEMU's sentences.
+  static func expansionROM(_ name: String) throws(BootError) -> BootFile {
+    let others = name.contains("/") ? [] : romDirectories.map { $0 + "/" + name }
+    for path in [name] + others {
+      do {
+        let bytes = try FileDescriptor.contents(of: path, limit: largestFirmwareFile)
+        if bytes.isEmpty { throw BootError(.unreadable, "romfile \"\(path)\" is empty") }
+        return BootFile(name: path, bytes: bytes)
+      } catch let error as BootError {
+        throw error
+      } catch {
+        if (error as? SystemError)?.code == EFBIG {
+          throw BootError(
+            .tooLarge,
+            "romfile \"\(path)\" too large (size cannot exceed \(largestFirmwareFile >> 20) MiB)")
+        }
+      }
+    }
+    throw BootError(.unreadable, "failed to find romfile \"\(name)\"")
+  }
+
+  private static let romDirectories = [
+    "/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu",
+  ]
+
   /// Larger files are not read to find out what they are.
   private static let largestFirmwareFile = 64 << 20
 

@@ -10,7 +10,7 @@ extension BootPlan {
   /// Reads the files that the command line names and plans the start. Throws `MachineError` with one sentence.
   static func make(
     _ configuration: LaunchConfiguration, map: PCMemoryMap, apicIDs: [APICID],
-    settings: BoardSettings
+    numa: NUMATopology?, settings: BoardSettings
   ) throws(MachineError) -> BootPlan {
     do throws(BootError) {
       let sources = configuration.boot
@@ -34,6 +34,7 @@ extension BootPlan {
       }
       var description = FirmwareConfiguration(
         configuration, memory: wanted.memory, apicIDs: apicIDs)
+      description.numa = numa
       description.allowsS3 = !settings.disablesS3
       description.allowsS4 = !settings.disablesS4
       description.s4Value = settings.s4Value

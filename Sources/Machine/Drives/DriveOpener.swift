@@ -16,16 +16,21 @@ package enum DriveOpener {
         guard case .object(let options) = node.options.encoded else { continue }
         try graph.add(options)
       } catch {
-        throw node.origin.failure(error.message)
+        throw failure(error, node.origin)
       }
     }
     for drive in configuration.drives {
       do throws(BlockError) {
         _ = try open(drive, in: graph)
       } catch {
-        throw drive.origin.failure(error.message)
+        throw failure(error, drive.origin)
       }
     }
+  }
+
+  /// What the user reads: who else has the image, above all.
+  private static func failure(_ error: BlockError, _ origin: OptionOrigin) -> OptionError {
+    OptionError(.failed, origin, error.message, hints: error.hintLines)
   }
 
   /// Opens one drive and makes it known (`drive_add` as well). Blocks.

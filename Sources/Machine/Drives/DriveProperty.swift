@@ -55,7 +55,15 @@ struct DriveProperty {
     }
   }
 
-  /// The device is gone: a drive of the command line stays without a device, a nameless one ends, and its node is free for others.
+  /// The device is gone and makes no more requests: as with QEMU its drive goes too, and the image closes unless others use it or it is a
+  /// node of `-blockdev`. Blocks.
+  nonisolated static func end(_ backend: BlockBackend, in graph: BlockGraph) {
+    backend.detachDevice()
+    graph.remove(backend)
+    do throws(BlockError) { try backend.remove() } catch { Log.error(error.message) }
+  }
+
+  /// The device has not come into being: a drive of the command line is free for another, a nameless one ends.
   func release(_ backend: BlockBackend) {
     backend.detachDevice()
     guard backend.name.isEmpty else { return }

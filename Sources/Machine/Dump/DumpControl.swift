@@ -1,3 +1,4 @@
+import Block
 import CPU
 import Devices
 package import Host
@@ -76,7 +77,8 @@ extension Machine {
       work?.job = nil
     }
     do throws(SystemError) {
-      _ = try HostThread(name: "dump") {
+      _ = try HostThread(name: "dump") { [blocks] in
+        for backend in blocks.backends { backend.settle(flushing: false) }
         var failure: DumpFailure?
         do throws(DumpFailure) { try dump.run() } catch { failure = error }
         MainLoop.post { [failure] in finish(failure) }

@@ -33,6 +33,11 @@ struct ACPITables: Equatable, Sendable {
     listed.append(appendFADT(configuration, facs: facs, dsdt: dsdt))
     listed.append(append("APIC", revision: 3, ACPITables.madt(configuration)))
     if configuration.hasHPET { listed.append(append("HPET", revision: 1, ACPITables.hpet())) }
+    if let numa = configuration.numa {
+      listed.append(
+        append("SRAT", revision: 1, numa.srat(configuration.processors, configuration.memory)))
+      listed.append(append("SLIT", revision: 1, numa.slit))
+    }
     // Windows Emulated Devices Table: reading the PM timer once is enough (bit 1).
     var waet: [UInt8] = []
     waet.append32(2)

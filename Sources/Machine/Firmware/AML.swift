@@ -91,6 +91,10 @@ struct AML: Equatable, Sendable {
   static func store(_ value: AML, to target: AML) -> AML {
     AML([0x70] + value.bytes + target.bytes)
   }
+  /// An element of a package, as a place to store to.
+  static func index(_ object: AML, _ index: AML) -> AML {
+    AML([0x88] + object.bytes + index.bytes + [0])
+  }
   static func returns(_ value: AML) -> AML { AML([0xA4] + value.bytes) }
   static func and(_ a: AML, _ b: AML) -> AML { AML([0x7B] + a.bytes + b.bytes + [0]) }
   static func or(_ a: AML, _ b: AML) -> AML { AML([0x7D] + a.bytes + b.bytes + [0]) }

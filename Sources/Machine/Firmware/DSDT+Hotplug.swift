@@ -36,6 +36,8 @@ extension DSDT {
       .field("BNMR", .doubleWord, [("BNUM", bits: 32)]),
       .operationRegion("POST", .io, offset: base + PCIHotplugModel.Register.reportedSlot, size: 8),
       .field("POST", .doubleWord, [("OSLT", bits: 32), ("OSTS", bits: 32)]),
+      .operationRegion("LBL", .io, offset: base + PCIHotplugModel.Register.label, size: 4),
+      .field("LBL", .doubleWord, [("PIDX", bits: 32)]),
       .mutex("BLCK"),
       .method(
         "PCEJ", arguments: 1,
@@ -44,6 +46,14 @@ extension DSDT {
           .store(.shiftLeft(.integer(1), by: .argument(0)), to: .reference("B0EJ")),
           .release("BLCK"),
         ]),
+      .method(
+        "AIDX", arguments: 1,
+        [
+          .acquire("BLCK"), .store(.integer(0), to: .reference("BNUM")),
+          .store(.shiftLeft(.integer(1), by: .argument(0)), to: .reference("PIDX")),
+          .store(.reference("PIDX"), to: .local(0)), .release("BLCK"), .returns(.local(0)),
+        ]),
+      label(),
       // Slot, event, status: only what became of an eject request matters here.
       .method(
         "PCOS", arguments: 3,
@@ -58,11 +68,48 @@ extension DSDT {
     ]
   }
 
+  /// What a function's `_DSM` says (PCI Firmware Specification 3.2, 4.6.7): its name's number, if it has one. Identifier, revision,
+  /// function, slot.
+  private static func label() -> AML {
+    let identifier: [UInt8] = [
+      0xD0, 0x37, 0xC9, 0xE5, 0x53, 0x35, 0x7A, 0x4D, 0x91, 0x17, 0xEA, 0x4D, 0x19, 0xC3, 0x43,
+      0x4D,
+    ]
+    return .method(
+      "PDSM", arguments: 4,
+      [
+        .store(.call("AIDX", [.argument(3)]), to: .local(0)),
+        .ifEqual(
+          .argument(0), .buffer(identifier),
+          [
+            .ifTrue(
+              .local(0),
+              [
+                // Functions 0, which tells of all, and 7.
+                .ifEqual(.argument(2), .integer(0), [.returns(.buffer([0x81]))]),
+                .ifEqual(
+                  .argument(2), .integer(7),
+                  [
+                    .store(.package([.integer(0), .string("")]), to: .local(1)),
+                    .store(.local(0), to: .index(.local(1), .integer(0))), .returns(.local(1)),
+                  ]),
+              ])
+          ]),
+        .returns(.buffer([0])),
+      ])
+  }
+
   private static func slot(_ number: UInt64) -> AML {
     .device(
       name(number),
       [
         .name("_SUN", .integer(number)), .name("_ADR", .integer(number << 16)),
+        .method(
+          "_DSM", arguments: 4,
+          [
+            .returns(
+              .call("PDSM", [.argument(0), .argument(1), .argument(2), .reference("_SUN")]))
+          ]),
         .method("_EJ0", arguments: 1, [.call("PCEJ", [.reference("_SUN")])]),
         .method(
           "_OST", arguments: 3,

@@ -13,6 +13,8 @@ package struct FirmwareConfiguration: Equatable, Sendable {
 
   package var memory: MemoryLayout
   package var processors: [Processor]
+  /// Which processors are near which memory; nil when all are alike.
+  package var numa: NUMATopology?
   /// How the processors divide into sockets, for SMBIOS.
   package var sockets = 1
   package var coresPerSocket = 1

@@ -17,8 +17,9 @@ package struct StandardItems: Sendable {
   }
 
   package var memory: MemoryLayout
-  package var cpuCount: UInt16
-  package var maximumAPICID: UInt32
+  /// Of each vCPU, by index.
+  package var apicIDs: [UInt32]
+  package var numa: NUMATopology?
   package var uuid: [UInt8]?
   /// `-nographic`: firmware then uses the serial port as its console too.
   package var isGraphic = false
@@ -28,11 +29,13 @@ package struct StandardItems: Sendable {
   /// `SLP_TYP` of S4.
   package var s4Value: UInt8 = 2
 
-  package init(memory: MemoryLayout, cpuCount: UInt16, maximumAPICID: UInt32) {
+  package init(memory: MemoryLayout, apicIDs: [UInt32]) {
     self.memory = memory
-    self.cpuCount = cpuCount
-    self.maximumAPICID = maximumAPICID
+    self.apicIDs = apicIDs
   }
+
+  private var cpuCount: UInt16 { UInt16(clamping: apicIDs.count) }
+  private var maximumAPICID: UInt32 { apicIDs.max() ?? 0 }
 
   /// Puts everything in. Throws what `FwCfg.setFile` throws.
   package func install(into device: FwCfg) throws(DeviceError) {
@@ -48,9 +51,9 @@ package struct StandardItems: Sendable {
       FwCfgKey.maximumCPUs, little(UInt64(UInt16(clamping: UInt64(maximumAPICID) + 1)), 2))
     device.setItem(FwCfgKey.bootDevice, [boot.firstDevice, 0])
     device.setItem(FwCfgKey.bootMenu, [boot.showsMenu ? 1 : 0, 0])
-    // Number of nodes, then per possible CPU its node, then per node its bytes: there is no NUMA.
-    let numa = [UInt64](repeating: 0, count: 1 + Int(maximumAPICID) + 1)
-    device.setItem(FwCfgKey.numa, numa.flatMap { little($0, 8) })
+    let topology = numa ?? NUMATopology(nodes: [])
+    let words = topology.firmwareWords(apicIDs, maximumAPICID: maximumAPICID)
+    device.setItem(FwCfgKey.numa, words.flatMap { little($0, 8) })
     device.setItem(FwCfgKey.irq0Override, [1, 0, 0, 0])
 
     try device.setFile("etc/e820", BootMemory.firmwareMap(memory))

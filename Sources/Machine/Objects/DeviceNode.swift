@@ -13,7 +13,7 @@ import Virtio
 extension Machine {
   /// A device with its properties; none can be written once the machine exists.
   func deviceNode(_ placed: PlacedDevice) -> ObjectNode {
-    let type = Swift.type(of: placed.device).type
+    let type = placed.device.typeInfo
     return ObjectNode(
       type.name,
       properties: { [unowned self] in
@@ -78,7 +78,7 @@ extension Machine {
   /// A device's value of a property that does not change any more; nil for the type's default.
   private func value(of name: String, _ placed: PlacedDevice) -> JSONValue? {
     let own = placed.device.properties
-    let type = Swift.type(of: placed.device).type.name
+    let type = placed.device.typeInfo.name
     if name == "addr" || name == "legacy-addr" {
       let text = own.first { $0.name == "addr" }?.value.plainText ?? "00.0"
       if name == "legacy-addr" { return .string(text) }
@@ -158,8 +158,7 @@ extension Machine {
 
   /// The device itself below a virtio function.
   private func backend(_ placed: PlacedDevice, _ function: any VirtioFunction) -> ObjectNode {
-    let name = Swift.type(of: placed.device).type.name
-    let type = "\(name.hasSuffix("-pci") ? String(name.dropLast(4)) : name)-device"
+    let type = function.backendType
     return ObjectNode(
       type,
       properties: { [unowned self] in
@@ -192,7 +191,7 @@ extension Machine {
       properties: { [unowned self] () -> [ObjectProperty] in
         let handler = type == "PCI" ? path(of: PIIX4PM.self) : nil
         let paths = devices.filter { (placed: PlacedDevice) -> Bool in
-          let device = Swift.type(of: placed.device).type
+          let device = placed.device.typeInfo
           let isThere = name == nil || placed.bus?.name == name
           return device.bus == type && isThere
             && TypeCatalog.standard.isConcrete(device.name)
@@ -215,7 +214,7 @@ extension Machine {
     if let bus = placed.bus, bus.type == VirtioSerialPCI.busType {
       return "\(bus.owner)/virtio-backend/\(bus.name)"
     }
-    return switch Swift.type(of: placed.device).type.bus {
+    return switch placed.device.typeInfo.bus {
     case "ISA": path(of: PIIX3.self).map { "\($0)/isa.0" }
     case "PCI": path(of: PCIHost.self).map { "\($0)/pci.0" }
     case "System": systemBus

@@ -47,7 +47,7 @@ extension Machine {
     var list: [(path: String, node: ObjectNode)] = []
     for vcpu in vcpus { list.append((vcpu.path, cpuNode(vcpu))) }
     for placed in devices
-    where TypeCatalog.standard.isConcrete(type(of: placed.device).type.name) {
+    where TypeCatalog.standard.isConcrete(placed.device.typeInfo.name) {
       list.append((placed.path, deviceNode(placed)))
     }
     nodes = (generation, list)

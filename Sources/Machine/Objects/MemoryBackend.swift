@@ -135,7 +135,7 @@ package final class MemoryBackend: UserObject {
   ///
   /// Throws `MachineError` when it cannot be had.
   static func ofMachine(
-    _ configuration: LaunchConfiguration, in objects: ObjectRegistry
+    _ configuration: LaunchConfiguration, in objects: ObjectRegistry, shared: RAMBlock? = nil
   ) throws(MachineError) -> RAMBlock? {
     let named = configuration.machine.memoryBackend
     if named == nil, configuration.machine.type == "none" { return nil }
@@ -146,11 +146,15 @@ package final class MemoryBackend: UserObject {
         let defaults = Defaults(
           merge: configuration.machine.mergeMemory, dump: configuration.machine.dumpGuestCore,
           preallocThreads: configuration.smp.cpus)
-        try objects.add(try MemoryBackend(id: id, options, defaults), id: id)
+        let backend = try MemoryBackend(id: id, options, defaults)
+        // Made before, for all nodes of one host.
+        backend.block = shared
+        try objects.add(backend, id: id)
       } catch {
         throw MachineError(error.description)
       }
     }
+    if named != nil, let shared { try objects.find(id, MemoryBackend.self)?.become(shared) }
     guard let backend = objects.find(id, MemoryBackend.self), let block = backend.block else {
       throw MachineError("Memory backend '\(id)' not found")
     }
@@ -159,6 +163,19 @@ package final class MemoryBackend: UserObject {
     }
     backend.isMapped = true
     return block
+  }
+
+  /// Takes the RAM that a machine on several nodes has, with what the options say of it, in place of its own. Throws `MachineError` for contents
+  /// that are somewhere else.
+  private func become(_ shared: RAMBlock) throws(MachineError) {
+    if case .file = kind {
+      throw MachineError(
+        "memory backend '\(id)' is a file, which the RAM of a machine on several nodes cannot be;"
+          + " use memory-backend-ram")
+    }
+    if !dump { shared.setInCoreDumps(false) }
+    do throws(QAPIError) { try place(shared) } catch { throw MachineError(error.description) }
+    block = shared
   }
 
   // MARK: - Allocation

@@ -1,6 +1,7 @@
 import CPU
 import DeviceModel
 import Options
+import Virtio
 package import JSON
 package import QAPI
 
@@ -16,7 +17,9 @@ package struct TypeCatalog: Sendable {
 
     /// As `device-list-properties` shows it.
     var info: ObjectPropertyInfo {
-      ObjectPropertyInfo(name: name, type: type, defaultValue: defaultValue)
+      ObjectPropertyInfo(
+        name: name, type: type, description: PropertyTexts.text(name, type),
+        defaultValue: defaultValue)
     }
   }
 
@@ -52,6 +55,16 @@ package struct TypeCatalog: Sendable {
     for line in TypeTable.records.split(separator: "\n") {
       guard let entry = Self.parse(line) else { continue }
       add(entry)
+      // The kinds of a virtio function that say by their names which interfaces they have.
+      if entry.name.hasPrefix("virtio-"), entry.name.hasSuffix("-pci"), !entry.isAbstract {
+        for variant in VirtioVariant.named {
+          add(
+            Entry(
+              name: entry.name + variant.rawValue, parent: entry.parent, isAbstract: false,
+              interface: entry.interface,
+              own: entry.own.filter { !VirtioVariant.isImplied($0.name) }))
+        }
+      }
     }
     let model = entries.removeValue(forKey: "+cpu-model")?.own ?? []
     let following = entries.removeValue(forKey: "+max-cpu")?.own ?? []

@@ -13,12 +13,19 @@ final class VCPUBus: VCPUHost {
   private let ports: AddressSpace
   private let deviceMemory: AddressSpace
   private let a20: A20Gate
+  /// On node 0 of several: what an access has changed for all is there before the next instruction.
+  private let publisher: ChipsetPublisher?
+  /// On the others: all ports.
+  private let remotePorts: RemoteDevice?
   private struct Weak: Sendable { weak var vcpu: (any VCPU)? }
   private let vcpu = Mutex(Weak(vcpu: nil))
 
   init(
-    id: VCPUID, apic: LocalAPICUnit, ports: AddressSpace, deviceMemory: AddressSpace, a20: A20Gate
+    id: VCPUID, apic: LocalAPICUnit, ports: AddressSpace, deviceMemory: AddressSpace,
+    a20: A20Gate, publisher: ChipsetPublisher? = nil, remotePorts: RemoteDevice? = nil
   ) {
+    self.publisher = publisher
+    self.remotePorts = remotePorts
     self.id = id
     self.apic = apic
     self.ports = ports
@@ -32,6 +39,25 @@ final class VCPUBus: VCPUHost {
 
   func writePort(_ port: UInt16, width: Int, _ value: UInt32) {
     ports.write(UInt64(port), width: width, UInt64(value), vcpu: id)
+    publisher?.waitUntilPublished()
+  }
+
+  var takesPortStrings: Bool { remotePorts != nil }
+
+  func readPorts(_ port: UInt16, width: Int, count: Int, into values: inout [UInt32]) -> Int {
+    guard let remotePorts, Int(port) + width <= 0x1_0000 else {
+      values.append(readPort(port, width: width))
+      return 1
+    }
+    return remotePorts.readString(port, width: width, count: count, vcpu: id, into: &values)
+  }
+
+  func writePorts(_ port: UInt16, width: Int, _ values: [UInt32]) -> Int {
+    guard let remotePorts, Int(port) + width <= 0x1_0000 else {
+      if let first = values.first { writePort(port, width: width, first) }
+      return 1
+    }
+    return remotePorts.writeString(port, width: width, values, vcpu: id)
   }
 
   func readMemory(_ address: GuestAddress, width: Int) -> UInt64 {
@@ -47,6 +73,7 @@ final class VCPUBus: VCPUHost {
       noteOwnMail()
     } else {
       deviceMemory.write(address.rawValue, width: width, value, vcpu: id)
+      publisher?.waitUntilPublished()
     }
   }
 

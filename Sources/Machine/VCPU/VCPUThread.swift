@@ -14,6 +14,8 @@ final class VCPUThread: Sendable {
   private let name: String
   private let signature: UInt32
   private let isBoot: Bool
+  /// Other nodes wait for what the thread does, and it for them: it runs often rather than long.
+  private let takesShortTurns: Bool
   private let onExit: @Sendable (VCPUID, VMExit) -> Void
 
   /// How many want it parked. The thread runs while it is zero.
@@ -31,13 +33,15 @@ final class VCPUThread: Sendable {
   /// A parked vCPU, whose thread will be called `name`. `onExit` is called on its thread for `shutdown`, `debug` and `failure`, after the pause count was raised by one.
   init(
     name: String, vcpu: any VCPU, apic: LocalAPICUnit, signature: UInt32, tscFrequency: UInt64,
-    isBoot: Bool, onExit: @escaping @Sendable (VCPUID, VMExit) -> Void
+    isBoot: Bool, takesShortTurns: Bool = false,
+    onExit: @escaping @Sendable (VCPUID, VMExit) -> Void
   ) {
     self.name = name
     self.vcpu = vcpu
     self.apic = apic
     self.signature = signature
     self.isBoot = isBoot
+    self.takesShortTurns = takesShortTurns
     self.onExit = onExit
     pauses = Atomic(1)
     activityBox = Atomic(isBoot ? Activity.running : Activity.waitingForStartup)
@@ -110,12 +114,15 @@ final class VCPUThread: Sendable {
     kick()
   }
 
-  /// Waits until the thread has parked or ended. Never on a vCPU's thread.
-  func waitUntilParked() {
+  /// Waits until the thread has parked or ended, at most so long: false when it has not. Never on a vCPU's thread.
+  func waitUntilParked(nanoseconds: Int64) -> Bool {
+    let end = HostClock.monotonic &+ nanoseconds
     while true {
       let seen = parked.value
-      if isParked.load(ordering: .acquiring) || isEnding.load(ordering: .acquiring) { return }
-      parked.wait(while: seen, nanoseconds: 100_000_000)
+      if isParked.load(ordering: .acquiring) || isEnding.load(ordering: .acquiring) { return true }
+      let left = end &- HostClock.monotonic
+      if left <= 0 { return false }
+      parked.wait(while: seen, nanoseconds: left)
     }
   }
 
@@ -138,6 +145,7 @@ final class VCPUThread: Sendable {
   // MARK: - The vCPU's thread
 
   private func loop() {
+    if takesShortTurns { ThreadDuty.preferShortTurns() }
     Trace.write(.guestCPUEnter, vcpu: vcpu.id.rawValue, "cpu=\(vcpu.id)")
     defer { Trace.write(.guestCPUExit, vcpu: vcpu.id.rawValue, "cpu=\(vcpu.id)") }
     while true {

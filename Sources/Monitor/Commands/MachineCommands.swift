@@ -14,14 +14,41 @@ extension MonitorCommands: @MainLoop MachineCommands {
   package func queryCpusFast() throws(QAPIError) -> [CpuInfoFast] {
     let machine = try context.machine
     let hasDies = machine.configuration.smp.dies > 1
-    return machine.vcpus.map { vcpu in
+    let here = machine.vcpus.map { vcpu in
       CpuInfoFast(
         cpuIndex: Int(vcpu.id.rawValue), qomPath: vcpu.path, threadId: Int(vcpu.threadID),
         props: CpuInstanceProperties(
-          socketId: vcpu.socket, dieId: hasDies ? vcpu.die : nil, coreId: vcpu.core,
-          threadId: vcpu.thread),
-        branch: .x86_64)
+          nodeId: vcpu.numaNode, socketId: vcpu.socket, dieId: hasDies ? vcpu.die : nil,
+          coreId: vcpu.core, threadId: vcpu.thread),
+        node: context.cluster?.node, branch: .x86_64)
     }
+    guard let cluster = context.cluster else { return here }
+    let known = Set(here.map(\.cpuIndex))
+    let others = elsewhere(machine, cluster).filter { !known.contains($0.cpuIndex) }
+    return (here + others).sorted { $0.cpuIndex < $1.cpuIndex }
+  }
+
+  /// The virtual processors of other nodes. Their threads are no business of who watches this process: clients such as libvirt put all
+  /// threads that they are told of into control groups, but not a process's own id.
+  private func elsewhere(_ machine: Machine, _ cluster: ClusterMonitors) -> [CpuInfoFast] {
+    let smp = machine.configuration.smp
+    let topology = CPUTopology(
+      sockets: smp.sockets, dies: smp.dies, cores: smp.cores, threads: smp.threads)
+    var result: [CpuInfoFast] = []
+    for node in cluster.control.status.nodes where node.node != cluster.node {
+      for index in node.vcpus {
+        let place = topology.place(ofVCPU: index)
+        result.append(
+          CpuInfoFast(
+            cpuIndex: index, qomPath: "/machine/unattached/device[\(index)]",
+            threadId: HostThread.processID,
+            props: CpuInstanceProperties(
+              nodeId: machine.numa?.node(ofVCPU: index), socketId: place.socket,
+              dieId: smp.dies > 1 ? place.die : nil, coreId: place.core, threadId: place.thread),
+            node: node.node, branch: .x86_64))
+      }
+    }
+    return result
   }
 
   package func queryMachines() throws(QAPIError) -> [MachineInfo] {
@@ -109,7 +136,7 @@ extension MonitorCommands: @MainLoop MachineCommands {
   }
 
   package func xQueryNuma() throws(QAPIError) -> HumanReadableText {
-    HumanReadableText(humanReadableText: "0 nodes\n")
+    HumanReadableText(humanReadableText: try context.machine.numa?.text ?? "0 nodes\n")
   }
 
   package func xQueryRamblock() throws(QAPIError) -> HumanReadableText {
@@ -124,7 +151,12 @@ extension MonitorCommands: @MainLoop MachineCommands {
 
   // MARK: - Buttons
 
-  package func systemReset() throws(QAPIError) { try context.machine.reset() }
+  @MainLoop package func systemReset() async throws(QAPIError) {
+    let machine = try context.machine
+    machine.reset()
+    if machine.seat == nil { return }
+    if let reason = await machine.settle() { throw QAPIError(reason) }
+  }
 
   package func systemPowerdown() throws(QAPIError) { try context.machine.powerDown() }
 
@@ -189,8 +221,10 @@ extension MonitorCommands: @MainLoop MachineCommands {
   /// The virtual processor of that index.
   func vcpu(_ index: Int) throws(QAPIError) -> VCPUInfo {
     let vcpus = try context.machine.vcpus
-    guard vcpus.indices.contains(index) else { throw .expects("cpu-index", "a CPU number") }
-    return vcpus[index]
+    guard let vcpu = vcpus.first(where: { Int($0.id.rawValue) == index }) else {
+      throw .expects("cpu-index", "a CPU number")
+    }
+    return vcpu
   }
 
   /// 16 digits, as QEMU prints addresses.

@@ -11,9 +11,11 @@ extension MonitorCommands: @MainLoop MiscCommands {
     NameInfo(name: try context.configuration.name.guest)
   }
 
-  package func stop() throws(QAPIError) {
+  @MainLoop package func stop() async throws(QAPIError) {
     try refuseDuringDump()
-    try context.machine.stop()
+    let machine = try context.machine
+    machine.stop()
+    if let reason = await machine.settle() { throw QAPIError(reason) }
   }
 
   /// The guest's memory must stand still while it is written.
@@ -23,12 +25,13 @@ extension MonitorCommands: @MainLoop MiscCommands {
     }
   }
 
-  package func cont() throws(QAPIError) {
+  @MainLoop package func cont() async throws(QAPIError) {
     try refuseDuringDump()
     let machine = try context.machine
     do throws(RunControlError) { try machine.resume() } catch {
       throw QAPIError(error.message)
     }
+    if let reason = await machine.settle() { throw QAPIError(reason) }
   }
 
   package func xExitPreconfig() throws(QAPIError) { try context.exitPreconfig() }
@@ -96,7 +99,9 @@ extension MonitorCommands: @MainLoop MiscCommands {
   package func humanMonitorCommand(
     commandLine: String, cpuIndex: Int?
   ) async throws(QAPIError) -> String {
-    if let cpuIndex { _ = try vcpu(cpuIndex) }
+    if let cpuIndex, try !queryCpusFast().contains(where: { $0.cpuIndex == cpuIndex }) {
+      throw .expects("cpu-index", "a CPU number")
+    }
     guard let humanMonitor = context.humanMonitor else {
       throw QAPIError("The human monitor is not available")
     }

@@ -15,7 +15,10 @@ extension MonitorCommands: @MainLoop NetCommands {
   package func netdevAdd(_ arguments: Netdev) throws(QAPIError) {
     guard ObjectRegistry.isIdentifier(arguments.id) else { throw .expects("id", "an identifier") }
     let network = try context.machine.network
-    do throws(NetError) { try network.add(arguments) } catch { throw error.forClients }
+    do throws(NetError) { try network.add(arguments) } catch {
+      if let cause = error.cause { Log.error(cause) }
+      throw error.forClients
+    }
   }
 
   package func netdevDel(id: String) throws(QAPIError) {

@@ -26,8 +26,8 @@ extension MonitorCommands: @MainLoop XMonitorCommands {
     }
     if let timeout, timeout < 0 { throw .expects("timeout", "a number that is not negative") }
     let matches: @MainLoop (TimedEvent) -> Bool = { event in
-      if let names, !names.contains(event.event.name) { return false }
-      return wanted.isEmpty || event.event.data?.holds(wanted) == true
+      if let names, !names.contains(event.name) { return false }
+      return wanted.isEmpty || event.data?.holds(wanted) == true
     }
     let events = context.events
     var found: EventMessage?
@@ -65,9 +65,9 @@ extension XRecordedEvent {
   fileprivate init(_ message: EventMessage) {
     let (seconds, rest) = message.event.microseconds.quotientAndRemainder(dividingBy: 1_000_000)
     self.init(
-      sequence: message.sequence, event: message.event.event.name,
+      sequence: message.sequence, event: message.event.name,
       timestamp: XTimestamp(seconds: Int(seconds), microseconds: Int(rest)),
-      data: message.event.event.data.map { .object($0) })
+      data: message.event.data.map { .object($0) })
   }
 }
 

@@ -163,7 +163,12 @@ extension HMPCommandTable {
         return
       }
       let backend = try await commands.changingBlocks { (graph) throws(BlockError) in
-        try DriveOpener.open(drive, in: graph)
+        do throws(BlockError) {
+          return try DriveOpener.open(drive, in: graph)
+        } catch {
+          let lines = [error.message] + error.hintLines
+          throw BlockError(error.code, lines.joined(separator: "\n"))
+        }
       }
       if let machine = try? context.machine { machine.watch(backend) }
       context.addedDrives.append(drive)

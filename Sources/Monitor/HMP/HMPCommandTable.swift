@@ -7,6 +7,7 @@ enum HMPCommandTable {
     let tables: [[HMPCommand]] = [
       memoryCommands, controlCommands, logCommands, inputCommands, characterDeviceCommands,
       objectCommands, deviceCommands, netCommands, blockCommands, dumpCommands,
+      clusterCommands,
       [infoCommand, helpCommand],
     ]
     return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
@@ -15,7 +16,7 @@ enum HMPCommandTable {
   static let infoCommands: [HMPCommand] = {
     let tables: [[HMPCommand]] = [
       generalInfoCommands, machineInfoCommands, objectInfoCommands, translationInfoCommands,
-      dumpInfoCommands, netInfoCommands, blockInfoCommands,
+      dumpInfoCommands, netInfoCommands, blockInfoCommands, clusterInfoCommands,
     ]
     return tables.flatMap { $0 }.sorted { $0.names[0] < $1.names[0] }
   }()
@@ -37,10 +38,10 @@ enum HMPCommandTable {
 
   private static let controlCommands = [
     HMPCommand("cont|c", help: "let the guest run") { session, _ throws(QAPIError) in
-      try session.commands.cont()
+      try await session.commands.cont()
     },
     HMPCommand("stop|s", help: "stop the guest") { session, _ throws(QAPIError) in
-      try session.commands.stop()
+      try await session.commands.stop()
     },
     HMPCommand("quit|q", help: "end the program at once", early: true) {
       session, _ throws(QAPIError) in
@@ -80,7 +81,7 @@ enum HMPCommandTable {
       session, _ throws(QAPIError) in try session.commands.injectNmi()
     },
     HMPCommand("system_reset", help: "press the reset button") { session, _ throws(QAPIError) in
-      try session.commands.systemReset()
+      try await session.commands.systemReset()
     },
     HMPCommand("system_powerdown", help: "press the power button") {
       session, _ throws(QAPIError) in try session.commands.systemPowerdown()
@@ -92,7 +93,10 @@ enum HMPCommandTable {
       "cpu", "index:i", "index", help: "choose the CPU that other commands are about", .looks
     ) { session, arguments in
       let index = Int(arguments.integer("index") ?? 0)
-      if index < session.machine.cpuCount {
+      let vcpus = try? session.commands.queryCpusFast()
+      if index < session.machine.cpuCount
+        || vcpus?.contains(where: { $0.cpuIndex == index }) == true
+      {
         session.currentCPU = index
       } else {
         session.print("invalid CPU index\n")

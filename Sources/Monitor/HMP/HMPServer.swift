@@ -33,7 +33,9 @@ package final class HMPServer {
       context.whenReady { [weak result] in
         let commands = MonitorCommands(
           context, client: who, takeDescriptor: { client.takeDescriptor() }, negotiation: nil)
-        result?.session = HMPSession(commands, of: context, access: access)
+        let session = HMPSession(commands, of: context, access: access)
+        session.findsNodes(of: context)
+        result?.session = session
         client.port.resumeReceiving()
       }
       return result
@@ -56,6 +58,7 @@ package final class HMPServer {
     context.humanMonitor = { [weak context] line, cpuIndex, access in
       guard let context else { return "" }
       let session = HMPSession(MonitorCommands(context), of: context, access: access)
+      session.findsNodes(of: context)
       return await session.perform(commandLine: line, cpuIndex: cpuIndex)
     }
   }
@@ -222,6 +225,13 @@ private final class HMPClientSession: ChardevFrontend {
 }
 
 extension HMPSession {
+  /// Lines run on the node where they belong.
+  fileprivate func findsNodes(of context: MonitorContext) {
+    elsewhere = { [weak context] name, line, cpu in
+      await context?.cluster?.run(line: line, named: name, cpuIndex: cpu)
+    }
+  }
+
   /// A session about the machine of `context`, or about what is known before there is one.
   fileprivate convenience init(
     _ commands: MonitorCommands, of context: MonitorContext, access: MonitorAccess

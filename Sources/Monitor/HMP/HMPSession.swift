@@ -26,6 +26,8 @@ package final class HMPSession {
   var history: [[UInt8]] = []
   /// `quit` was given: there is no further prompt.
   package internal(set) var hasQuit = false
+  /// Runs a line on another node when it belongs there: name of the command, line, current vCPU; nil when it belongs here.
+  var elsewhere: (@MainLoop (String, String, Int) async -> String?)?
   private var output = ""
   private let defaults: HMPDefaults
   private let access: MonitorAccess
@@ -99,6 +101,15 @@ package final class HMPSession {
       return
     }
     let name = String(decoding: line[..<position], as: UTF8.self)
+    if let elsewhere {
+      let words = name.split { $0 == " " || $0 == "\t" }
+      let path = (words.dropLast() + [Substring(command.names[0])]).joined(separator: " ")
+      if let text = await elsewhere(path, String(decoding: line, as: UTF8.self), currentCPU) {
+        print(text)
+        if command.names[0] == "quit" { hasQuit = true }
+        return
+      }
+    }
     var parser = HMPArgumentParser(
       commandName: command.names.joined(separator: "|"), text: line, position: position,
       register: { [self] in register($0) }, lastFormat: defaults.format)

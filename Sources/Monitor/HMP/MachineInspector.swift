@@ -20,7 +20,7 @@ final class MachineInspector: HMPMachine {
 
   // MARK: - vCPUs, memory, ports
 
-  var cpuCount: Int { machine.vcpus.count }
+  var cpuCount: Int { (machine.vcpus.map(\.id.rawValue).max()).map { Int($0) + 1 } ?? 0 }
 
   func cpuState(_ index: Int) -> CPUState? {
     index >= 0 && index < cpuCount ? machine.cpuState(id(index)) : nil
@@ -74,7 +74,7 @@ final class MachineInspector: HMPMachine {
   // MARK: - Interrupts
 
   func cpuIndex(apicID: UInt32) -> Int? {
-    machine.vcpus.firstIndex { $0.apicID.rawValue == apicID }
+    machine.vcpus.first { $0.apicID.rawValue == apicID }.map { Int($0.id.rawValue) }
   }
 
   func localAPIC(_ cpuIndex: Int) -> HMPLocalAPIC? {
@@ -180,48 +180,7 @@ final class MachineInspector: HMPMachine {
     }
   }
 
-  var deviceTree: HMPBus {
-    var buses: [String: [HMPDevice]] = [:]
-    for placed in machine.devices {
-      let type = Swift.type(of: placed.device).type
-      let lines = placed.device.properties.map { property in
-        // A PCI address is the one string without quotes.
-        if property.name == "addr", case .string(let address) = property.value {
-          return "addr = \(address)"
-        }
-        return "\(property.name) = \(text(property.value))"
-      }
-      let device = HMPDevice(type: type.name, id: placed.id ?? "", lines: lines)
-      buses[type.bus ?? "System", default: []].append(device)
-    }
-    let isa = HMPBus(name: "isa.0", type: "ISA", devices: buses["ISA"] ?? [])
-    var pci = HMPBus(name: "pci.0", type: "PCI", devices: buses["PCI"] ?? [])
-    var main = HMPBus(name: "main-system-bus", type: "System", devices: buses["System"] ?? [])
-    // The ISA bus hangs from its bridge, the PCI bus from the host bridge; without them, from the system.
-    if !isa.devices.isEmpty {
-      if let bridge = pci.devices.firstIndex(where: { $0.type == "PIIX3" }) {
-        pci.devices[bridge].buses.append(isa)
-      } else {
-        main.devices.append(HMPDevice(type: "isabus-bridge", buses: [isa]))
-      }
-    }
-    if !pci.devices.isEmpty {
-      let host = main.devices.firstIndex { $0.type == "i440FX-pcihost" }
-      if let host {
-        main.devices[host].buses.append(pci)
-      } else {
-        main.devices.append(HMPDevice(type: "i440FX-pcihost", buses: [pci]))
-      }
-    }
-    return main
-  }
-
-  private func text(_ value: PropertyValue) -> String {
-    switch value {
-    case .unsigned(let number), .address(let number): "\(number) (0x\(String(number, radix: 16)))"
-    default: value.description
-    }
-  }
+  var deviceTree: HMPBus { DeviceTreeText(machine).root }
 
   var roms: [HMPROM] {
     machine.memory.slots.filter(\.isReadOnly).map { slot in

@@ -33,20 +33,36 @@ package final class EventBroadcaster {
   /// How many events there were.
   private(set) var sequence = 0
   private var waiters: [EventWaiter] = []
+  /// This node's number, where the machine runs on several.
+  private var node: Int?
+  /// Tells the other nodes.
+  private var share: (@MainLoop (TimedEvent) -> Void)?
+  /// Whether an event is left to another node to tell.
+  var isLeft: (@MainLoop (String) -> Bool)?
 
   package init() {}
 
+  /// From now on events say that they are node `node`'s, and `share` tells the other nodes.
+  func joinCluster(node: Int, share: @escaping @MainLoop (TimedEvent) -> Void) {
+    self.node = node
+    self.share = share
+  }
+
+  /// Sends an event of another node.
+  func relay(_ event: TimedEvent) { send(event) }
+
   /// Sends an event now, or later when it comes too often.
   package func emit(_ event: Event) {
+    if let isLeft, isLeft(event.name) { return }
     let timed = timed(event)
     Trace.write(.monitorProtocolEventQueue, "event=\(event.name)")
-    if let due = throttler.offer(timed, now: HostClock.monotonic) { send(due) }
+    if let due = throttler.offer(timed, now: HostClock.monotonic) { tell(due) }
     arm()
   }
 
   /// An event of this moment.
   func timed(_ event: Event) -> TimedEvent {
-    TimedEvent(event, microseconds: HostClock.realtime / 1000)
+    TimedEvent(event, microseconds: HostClock.realtime / 1000, node: node)
   }
 
   /// Sends events to `connection` from now on, until `unsubscribe`.
@@ -88,8 +104,14 @@ package final class EventBroadcaster {
 
   // MARK: -
 
+  /// Sends an event of this node to everyone.
+  private func tell(_ event: TimedEvent) {
+    send(event)
+    share?(event)
+  }
+
   private func send(_ event: TimedEvent) {
-    Trace.write(.monitorProtocolEventEmit, "event=\(event.event.name)")
+    Trace.write(.monitorProtocolEventEmit, "event=\(event.name)")
     sequence += 1
     let message = EventMessage(event, sequence: sequence)
     if history.count < Self.historyLimit {
@@ -102,7 +124,7 @@ package final class EventBroadcaster {
   }
 
   private func expire() {
-    for event in throttler.expire(now: HostClock.monotonic) { send(event) }
+    for event in throttler.expire(now: HostClock.monotonic) { tell(event) }
     arm()
   }
 

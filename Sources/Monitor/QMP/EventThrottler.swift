@@ -3,13 +3,33 @@ package import QAPI
 
 /// An event with the host's real time at which it happened.
 package struct TimedEvent: Equatable, Sendable {
-  /// The event.
-  package let event: Event
+  /// Its name on the wire.
+  package let name: String
+  /// Its data; nil when it has none.
+  package let data: JSONObject?
+  /// How often it may be sent.
+  let throttle: EventThrottle?
   /// Microseconds since 1970-01-01 UTC.
   package let microseconds: Int64
 
-  package init(_ event: Event, microseconds: Int64) {
-    self.event = event
+  /// An event of this process; `node` is added to its data where it is given.
+  package init(_ event: Event, microseconds: Int64, node: Int? = nil) {
+    name = event.name
+    var data = event.data
+    if let node {
+      data = data ?? [:]
+      data?["node"] = JSONValue(node)
+    }
+    self.data = data
+    throttle = event.throttle
+    self.microseconds = microseconds
+  }
+
+  /// An event of another process, which has seen to its not coming too often.
+  package init(name: String, data: JSONObject?, microseconds: Int64) {
+    self.name = name
+    self.data = data
+    throttle = nil
     self.microseconds = microseconds
   }
 
@@ -18,9 +38,9 @@ package struct TimedEvent: Equatable, Sendable {
     let (seconds, rest) = microseconds.quotientAndRemainder(dividingBy: 1_000_000)
     var message: JSONObject = [
       "timestamp": ["seconds": .int(seconds), "microseconds": .int(rest)],
-      "event": .string(event.name),
+      "event": .string(name),
     ]
-    if let data = event.data { message["data"] = .object(data) }
+    if let data { message["data"] = .object(data) }
     return message
   }
 
@@ -52,9 +72,9 @@ package struct EventThrottler: Sendable {
 
   /// Takes an event that happens at `now`; gives it back when it is to be sent at once.
   package mutating func offer(_ event: TimedEvent, now: Int64) -> TimedEvent? {
-    guard let throttle = event.event.throttle else { return event }
-    let key = throttle.key.flatMap { event.event.data?[$0] }
-    let name = event.event.name
+    guard let throttle = event.throttle else { return event }
+    let key = throttle.key.flatMap { event.data?[$0] }
+    let name = event.name
     if let index = gates.firstIndex(where: { $0.name == name && $0.key == key }) {
       gates[index].kept = event
       return nil

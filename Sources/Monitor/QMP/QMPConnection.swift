@@ -152,6 +152,12 @@ final class QMPConnection {
         continue
       }
       guard context.dispatcher.isStarted, session.hasRequest, !isUnread else { return }
+      // The machine comes when all of its nodes have: what needs it waits, and what this client has sent behind.
+      if context.joining != nil, let call = try? session.peek?.call.get(),
+        context.waits(call.command)
+      {
+        return
+      }
       if left == 0 { return schedule() }
       left -= 1
       guard let request = session.nextRequest() else { return }
@@ -187,7 +193,18 @@ final class QMPConnection {
         "id: \(request.id?.text ?? "")")
       try context.checkAvailable(call.command)
       try client.access.check(call.command)
-      if call.command.isAsynchronous { return runAsynchronously(request, call, handlers) }
+      if !isOutOfBand, let cluster = context.cluster, let node = cluster.target(of: call.command) {
+        return runAsynchronously(request, call) { printer throws(QAPIError) in
+          printer.print(
+            try await cluster.execute(call.command.rawValue, call.arguments, on: node))
+        }
+      }
+      if call.command.isAsynchronous {
+        return runAsynchronously(request, call) { printer throws(QAPIError) in
+          _ = try await call.command.dispatchAsynchronously(
+            call.arguments, to: handlers, into: &printer)
+        }
+      }
       var printer = session.beginReply()
       if isOutOfBand {
         _ = try call.command.dispatchOutOfBand(call.arguments, to: handlers, into: &printer)
@@ -208,7 +225,8 @@ final class QMPConnection {
 
   /// Runs a command that may wait. This client's next in-band request waits for its end; nothing else does.
   private func runAsynchronously(
-    _ request: QMPRequest, _ call: QMPRequest.Call, _ handlers: MonitorCommands
+    _ request: QMPRequest, _ call: QMPRequest.Call,
+    _ body: @escaping @MainLoop @Sendable (inout JSONPrinter) async throws(QAPIError) -> Void
   ) {
     let start = HostClock.monotonic
     let number = context.inFlight.begin(call.command.rawValue, request.id, client, at: start)
@@ -216,8 +234,7 @@ final class QMPConnection {
     let task = MainLoop.start { [self] in
       var printer = session.beginReply()
       do throws(QAPIError) {
-        _ = try await call.command.dispatchAsynchronously(
-          call.arguments, to: handlers, into: &printer)
+        try await body(&printer)
         let text = session.reply(to: request, printer)
         respond(text)
         client.audit?.record(client, request, nil, since: start)

@@ -68,6 +68,9 @@ package struct QMPSession: Sendable {
   /// Whether `nextRequest` would give one.
   package var hasRequest: Bool { !isRunning && !queue.isEmpty }
 
+  /// What `nextRequest` would give.
+  package var peek: QMPRequest? { hasRequest ? queue.first.map { request($0) } : nil }
+
   /// No request is parsed at present: enough wait already.
   package var isSuspended: Bool {
     isOutOfBandEnabled ? queue.count >= Self.queueLimit : isRunning || !queue.isEmpty

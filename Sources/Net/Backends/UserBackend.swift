@@ -36,7 +36,9 @@ package final class UserBackend: NetBackend {
     callbacks.frame = { [weak self] buffer, count in self?.deliver(buffer, count) }
     callbacks.complaint = { Log.write(.guestErrors, "user network \(id): \($0)") }
     callbacks.forwarded = { [weak self] rule, bytes in
-      self?.targets[rule]?.target.write(bytes) ?? bytes.count
+      self?.targets[rule]?.target.write(bytes)
+      // What is not taken now is never offered again.
+      return bytes.count
     }
     guard let stack = SlirpStack(configuration, callbacks) else {
       throw NetError("user networking: libslirp refuses this configuration")
@@ -97,7 +99,8 @@ package final class UserBackend: NetBackend {
     let target: any ForwardTarget
     do throws(NetError) { target = try network.openForward(label, forward.target) } catch {
       throw NetError(
-        "\(error.message)\nCould not open guest forwarding device '\(label)'")
+        "Could not open guest forwarding device '\(label)'",
+        cause: error.message.isEmpty ? nil : error.message)
     }
     let number = targets.count + 1
     if stack.forwardGuest(rule: number, address: forward.address, port: forward.port) != 0 {
@@ -110,7 +113,8 @@ package final class UserBackend: NetBackend {
       deliver: { [weak self, weak stack] bytes in
         stack?.give(bytes, address: forward.address, port: forward.port)
         self?.schedule()
-      })
+      },
+      drained: { [weak self] in self?.port?.becomesReady() })
   }
 
   /// The table of connections.
@@ -120,6 +124,8 @@ package final class UserBackend: NetBackend {
 
   package func receive(_ frame: Frame, on port: NetPort) -> Bool {
     guard let stack else { return true }
+    // libslirp has no way to wait for whoever takes the bytes of a forwarded connection: the guest has to.
+    if !targets.isEmpty, targets.values.contains(where: { $0.target.isFull }) { return false }
     stack.input(frame.buffer, frame.range)
     schedule()
     return true
@@ -161,6 +167,7 @@ package final class UserBackend: NetBackend {
       wait = 0
     }
     port.endBurst()
+    if !targets.isEmpty { for entry in targets.values { entry.target.roomMayHaveGrown() } }
     if port.isWaiting {
       watch?.change(to: [])
       isPaused = true

@@ -181,10 +181,13 @@ package struct NetError: Error, Equatable, Sendable, CustomStringConvertible {
   package let message: String
   /// The device or backend does not exist.
   package let isNotFound: Bool
+  /// What went wrong before that and led to it; for the log, not for clients.
+  package let cause: String?
 
-  package init(_ message: String, isNotFound: Bool = false) {
+  package init(_ message: String, isNotFound: Bool = false, cause: String? = nil) {
     self.message = message
     self.isNotFound = isNotFound
+    self.cause = cause
   }
   package var description: String { message }
 }

@@ -332,9 +332,15 @@ package final class Network {
 /// Something that takes and gives the bytes of a forwarded connection: a character device.
 @MainLoop
 package protocol ForwardTarget: AnyObject {
-  /// Bytes from the guest; answers how many were taken.
-  func write(_ bytes: [UInt8]) -> Int
+  /// Takes bytes from the guest, all of them.
+  func write(_ bytes: [UInt8])
+  /// So much waits to go out that the guest should send no more; `drained` follows.
+  var isFull: Bool { get }
   /// Bytes for the guest: `room` says how many it takes now.
-  func attach(room: @escaping @MainLoop () -> Int, deliver: @escaping @MainLoop ([UInt8]) -> Void)
+  func attach(
+    room: @escaping @MainLoop () -> Int, deliver: @escaping @MainLoop ([UInt8]) -> Void,
+    drained: @escaping @MainLoop () -> Void)
+  /// The guest may take more than when `room` was last asked.
+  func roomMayHaveGrown()
   func close()
 }

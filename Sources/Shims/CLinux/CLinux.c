@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <termios.h>
 
 int goliath_futex_wait(const void *word, uint32_t expected, int64_t nanoseconds) {
@@ -16,6 +17,38 @@ void goliath_futex_wake(const void *word, int count) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
 }
 
+int64_t goliath_socket_receive(int descriptor, void *buffer, size_t count, int flags) {
+  long got;
+  do {
+    got = syscall(SYS_recvfrom, descriptor, buffer, count, flags, 0, 0);
+  } while (got < 0 && errno == EINTR);
+  return got < 0 ? -errno : got;
+}
+
+int64_t goliath_socket_send(int descriptor, const struct msghdr *message, int flags) {
+  long sent;
+  do {
+    sent = syscall(SYS_sendmsg, descriptor, message, flags);
+  } while (sent < 0 && errno == EINTR);
+  return sent < 0 ? -errno : sent;
+}
+
+void goliath_short_turns(uint64_t nanoseconds) {
+  // sched_setattr(2), whose header does not go with <sched.h> everywhere; 48 bytes are its first version.
+  struct {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+  } attributes = {0};
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) < 0) return;
+  if (attributes.policy != 0) return;
+  attributes.size = sizeof(attributes);
+  attributes.runtime = nanoseconds;
+  syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 int goliath_memfd(const char *name) {
   int r = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   return r < 0 ? -errno : r;
@@ -24,6 +57,8 @@ int goliath_memfd(const char *name) {
 int goliath_set_thread_name(const char *name) { return -pthread_setname_np(pthread_self(), name); }
 
 int64_t goliath_thread_id(void) { return syscall(SYS_gettid); }
+
+void goliath_exact_timers(void) { prctl(PR_SET_TIMERSLACK, 1); }
 
 static void ignore(int signal) { (void)signal; }
 
@@ -170,4 +205,11 @@ int goliath_serial_set(int descriptor, int speed, int data_bits, int parity, int
   if (parity == 'O') mode.c_cflag |= PARENB | PARODD;
   if (stop_bits == 2) mode.c_cflag |= CSTOPB;
   return tcsetattr(descriptor, TCSANOW, &mode) < 0 ? -errno : 0;
+}
+
+int goliath_thread_duty(int change) {
+  static __thread int duty;
+  int old = duty;
+  if (change >= 0) duty = change;
+  return old;
 }

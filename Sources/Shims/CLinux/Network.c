@@ -6,6 +6,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,10 +77,18 @@ int goliath_tap_set_queue(int descriptor, int is_on) {
   return ioctl(descriptor, TUNSETQUEUE, &request) ? -errno : 0;
 }
 
+void goliath_usual_signals(void) {
+  for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, 0);
+}
+
 int goliath_run_script(const char *path, const char *argument) {
   pid_t child = fork();
   if (child < 0) return -errno;
   if (child == 0) {
+    goliath_usual_signals();
     int limit = (int)sysconf(_SC_OPEN_MAX);
     for (int i = 3; i < limit && i < 65536; i++) close(i);
     execl(path, path, argument, (char *)0);
@@ -102,6 +111,7 @@ int goliath_run_bridge_helper(const char *helper, const char *bridge, int with_h
     return -code;
   }
   if (child == 0) {
+    goliath_usual_signals();
     int limit = (int)sysconf(_SC_OPEN_MAX);
     for (int i = 3; i < limit && i < 65536; i++)
       if (i != pair[1]) close(i);

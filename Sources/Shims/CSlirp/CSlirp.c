@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,6 +190,19 @@ static ssize_t forwarded(const void *bytes, size_t size, void *context) {
   return stack->callbacks.forwarded(rule->number, bytes, size, stack->context);
 }
 
+// Commands of guestfwd= are forked in the midst of slirp_input, by whichever thread that runs on, with that thread's signals blocked.
+static __thread int may_fork;
+
+static void prepare_child(void) {
+  if (!may_fork) return;
+  for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, 0);
+}
+
+static void watch_forks(void) { pthread_atfork(0, 0, prepare_child); }
+
 // MARK: Life
 
 goliath_slirp *goliath_slirp_new(const goliath_slirp_configuration *wanted, const goliath_slirp_callbacks *callbacks,
@@ -262,7 +276,9 @@ void goliath_slirp_free(goliath_slirp *stack) {
 int goliath_slirp_descriptor(const goliath_slirp *stack) { return stack->epoll; }
 
 void goliath_slirp_input(goliath_slirp *stack, const uint8_t *bytes, size_t size) {
+  may_fork = 1;
   if (size <= INT32_MAX) library.input(stack->slirp, bytes, (int)size);
+  may_fork = 0;
 }
 
 // MARK: Turns
@@ -370,6 +386,8 @@ int goliath_slirp_unforward_host(goliath_slirp *stack, int is_udp, uint32_t host
 }
 
 int goliath_slirp_forward_command(goliath_slirp *stack, const char *command, uint32_t address, int port) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
   struct in_addr where = {address};
   errno = 0;
   return result(library.add_exec(stack->slirp, command, &where, port));

@@ -317,7 +317,7 @@ int x86_fast_interrupt(X86State *s, uint32_t vector, uint32_t how, uint32_t code
 int x86_fast_rdtsc(X86State *s, int processor) {
   if (s->fastOff || ((s->cr4 & CR4_TSD) && s->cpl != 0)) return 0;
   if (processor && !(s->coreFeatures & 1u << 22)) return 0;
-  uint64_t value = x86_tsc() + s->tscOffset;
+  uint64_t value = (processor ? x86_tsc_ordered() : x86_tsc()) + s->tscOffset;
   s->gpr[RAX] = (uint32_t)value;
   s->gpr[RDX] = value >> 32;
   if (processor) s->gpr[RCX] = (uint32_t)s->tscAux;

@@ -128,10 +128,10 @@ extension BlockTranslator {
       if exchanged {
         let low = f.reg &- 4
         out.bytes(0x86, 0xC0 | f.reg &<< 3 | low)
-        out.instruction(i, reg: low, rm, vvvv: vvvv, dropsLock: isAlone)
+        out.instruction(i, reg: low, rm, vvvv: vvvv)
         out.bytes(0x86, 0xC0 | f.reg &<< 3 | low)
       } else {
-        out.instruction(i, reg: reg, rm, vvvv: vvvv, dropsLock: isAlone)
+        out.instruction(i, reg: reg, rm, vvvv: vvvv)
       }
     } else {
       guard case .register(let register) = rm else { return interpret() }

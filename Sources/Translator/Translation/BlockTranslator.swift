@@ -57,8 +57,6 @@ import CX86
   let exactFlags: Bool
   /// Instructions that guest and host have alike.
   private let features: UInt64
-  /// Nobody else writes guest memory by instructions of his own: LOCK orders nothing.
-  let isAlone: Bool
 
   var count = 0
   var stubCount = 0
@@ -100,7 +98,6 @@ import CX86
     hasBMI2 = HostFeatures.hasBMI2
     exactFlags = core.environment.tuning.exactFlags
     features = InstructionFacts.nativeFeatures(guest: core.coreFeatures)
-    isAlone = core.environment.isAlone
     unsafe sides = cache.nextSide
   }
 

@@ -183,11 +183,9 @@ extension CodeEmitter {
   /// The guest's instruction again, with other registers and memory operand: `reg` and `vvvv` are host numbers.
   ///
   /// Prefixes for address size and segment go; operand size, LOCK, the mandatory prefix and the immediate stay.
-  /// `dropsLock`: LOCK goes too.
-  mutating func instruction(
-    _ i: Insn, reg: UInt8, _ rm: HostOperand, vvvv: UInt8, dropsLock: Bool
-  ) {
-    let prefixes = dropsLock ? i.prefixes & ~UInt8(X86_PREFIX_LOCK) : i.prefixes
+  /// LOCK stays with one vCPU too: it is the barrier between a driver and the threads of its device, which read the same rings.
+  mutating func instruction(_ i: Insn, reg: UInt8, _ rm: HostOperand, vvvv: UInt8) {
+    let prefixes = i.prefixes
     var extension_: UInt8 = reg >= 8 ? 4 : 0
     switch rm {
     case .register(let number): extension_ |= number >= 8 ? 1 : 0

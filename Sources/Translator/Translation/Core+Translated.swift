@@ -200,7 +200,10 @@ extension Core {
   /// The page at `linear` as source of instructions; nil when fetching there faults.
   func secondPage(_ linear: UInt64) -> CodePage? {
     if !isCanonical(linear) { return nil }
-    do throws(GuestFault) { return try resolveFetch(linear) } catch { return nil }
+    do throws(GuestFault) { return try resolveFetch(linear) } catch {
+      _ = environment.takeRestart()
+      return nil
+    }
   }
 
   /// Whether the page of code at `linear`, just resolved, is a global one.

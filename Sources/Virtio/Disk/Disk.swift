@@ -16,14 +16,43 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     /// Somebody takes elements; others leave `isWanted` behind.
     var isServed = false
     var isWanted = false
+    /// How many resets are under way: nothing is taken meanwhile, whatever other vCPUs do.
+    var resets = 0
     /// Counts resets.
     var epoch: UInt32 = 0
+
+    /// Takes the requests apart that are one by the name of `tag`: calls `body` with the number of each. False, and nothing is touched, when a
+    /// reset came first.
+    mutating func separate(_ tag: UInt64, _ body: (inout Lane, Int) -> Void) -> Bool {
+      guard tag >> 32 == UInt64(epoch) else { return false }
+      var next = Int(tag & 0xFFFF_FFFF)
+      while next >= 0 {
+        let number = next
+        next = requests[number].next
+        requests[number].next = -1
+        body(&self, number)
+      }
+      return true
+    }
+
+    /// The request with the memory of all that are one; the room for it is the first one's, and used again.
+    mutating func joined(_ run: DiskRun) -> BlockRequest {
+      requests[run.head].joined.removeAll()
+      var number = run.head
+      while number >= 0 {
+        requests[run.head].joined.append(contentsOf: requests[number].vector)
+        number = requests[number].next
+      }
+      return run.whole(requests[run.head].joined)
+    }
   }
   private final class Slot: Sendable {
     let lane = Mutex(Lane())
     /// Moves when nobody serves any more.
     let rest = WaitWord()
     let completions: BlockCompletionQueue
+    /// A turn of the I/O thread is on its way; a guest that notifies without end queues one.
+    let isPosted = Atomic<Bool>(false)
     init(_ completions: BlockCompletionQueue) { self.completions = completions }
   }
 
@@ -31,8 +60,10 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
   private static let writeBudget: Int64 = 400_000
   /// Writes of more bytes than this always go to a worker.
   private static let longestWrite = 128 << 10
-  /// After a write that took too long so many go to workers.
-  private static let penalty = 256
+  /// After a write that took too long so many go to workers: few, for the host may have given the processor to somebody else meanwhile, and
+  /// ever more when it happens again within `trial` writes.
+  private static let penalties = (first: 8, most: 512)
+  private static let trial = 64
 
   package let backend: BlockBackend
   package let settings: DiskSettings
@@ -44,6 +75,9 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
   private let link = Mutex(Link())
   /// Writes that must go to workers before one is tried here again.
   private let slowWrites = Atomic<Int>(0)
+  /// How many were made here since one took too long, and what that one has cost.
+  private let quickWrites = Atomic<Int>(Disk.trial)
+  private let penalty = Atomic<Int>(0)
 
   package init(_ backend: BlockBackend, _ settings: DiskSettings, thread: IOThread? = nil) {
     self.backend = backend
@@ -52,7 +86,9 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     hadWriteCache = backend.hasWriteCache
     let made = (0..<Int(settings.queueCount)).map { index in
       Slot(
-        BlockCompletionQueue(on: thread) { [weak self] completions in
+        BlockCompletionQueue(
+          on: thread, divide: { [weak self] tag in self?.divide(index, tag) ?? [] }
+        ) { [weak self] completions in
           self?.completed(index, completions)
         })
     }
@@ -97,7 +133,13 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
 
   package func notified(_ queue: Int) {
     if let thread, !thread.isCurrent {
-      thread.post { [weak self] in self?.serve(queue) }
+      guard let slot = slot(queue),
+        !slot.isPosted.exchange(true, ordering: .acquiringAndReleasing)
+      else { return }
+      thread.post { [weak self] in
+        slot.isPosted.store(false, ordering: .releasing)
+        self?.serve(queue)
+      }
     } else {
       serve(queue)
     }
@@ -106,6 +148,7 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
   /// Waits until nothing of before reads or writes the guest's memory any more.
   package func reset() {
     let slots = slots.withLock { $0 }
+    for slot in slots { slot.lane.withLock { $0.resets += 1 } }
     for slot in slots {
       while true {
         let seen = slot.rest.value
@@ -122,7 +165,13 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     for slot in slots {
       slot.lane.withLock { lane in
         lane.epoch &+= 1
+        for number in lane.requests.indices {
+          transport?.memory.release(&lane.requests[number].pins)
+          lane.requests[number].next = -1
+        }
         lane.free = Array(lane.requests.indices)
+        lane.isWanted = false
+        lane.resets -= 1
       }
     }
     backend.hasWriteCache = hadWriteCache
@@ -137,24 +186,21 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
   private func serve(_ index: Int) {
     guard let slot = slot(index), let transport else { return }
     let isMine = slot.lane.withLock { lane in
+      guard lane.resets == 0 else { return false }
       lane.isWanted = lane.isServed
       if lane.isServed { return false }
       lane.isServed = true
       return true
     }
     guard isMine else { return }
-    let memory = transport.memory
     let deadline = HostClock.monotonic &+ Disk.writeBudget
     while true {
       _ = transport.setPolled(index, true)
-      var hasEnded = false
-      while let number = take(slot, index, transport) {
-        if begin(slot, number, index, transport, memory, deadline) { hasEnded = true }
-      }
+      let hasEnded = serveAll(slot, index, transport, deadline)
       if hasEnded { transport.notifyDriver(index) }
       if transport.setPolled(index, false) { continue }
       let goesOn = slot.lane.withLock { lane in
-        lane.isServed = lane.isWanted
+        lane.isServed = lane.isWanted && lane.resets == 0
         lane.isWanted = false
         return lane.isServed
       }
@@ -187,37 +233,102 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     case broken(String)
   }
 
+  /// Starts all that the driver offers; true when some of it is over.
+  private func serveAll(
+    _ slot: Slot, _ index: Int, _ transport: any VirtioTransport, _ deadline: Int64
+  ) -> Bool {
+    let memory = transport.memory
+    // Whoever has pinned pages of several nodes must not wait for those of another request.
+    let merges = settings.mergesRequests && !memory.isShared
+    var hasEnded = false
+    var run: DiskRun?
+    func submit(_ run: DiskRun) {
+      if self.submit(run, slot, index, transport, memory, deadline) { hasEnded = true }
+    }
+    while let number = take(slot, index, transport) {
+      let (begun, epoch) = slot.lane.withLock { lane in
+        (prepare(&lane.requests[number], memory), lane.epoch)
+      }
+      if case .request(let request) = begun, merges, DiskRun.canHave(request.kind) {
+        let last = run?.last ?? number
+        if run?.add(request, number) == true {
+          slot.lane.withLock { $0.requests[last].next = number }
+          continue
+        }
+        if let run { submit(run) }
+        run = DiskRun(request, number)
+        continue
+      }
+      if let before = run { submit(before) }
+      run = nil
+      switch begun {
+      case .request(let request): submit(DiskRun(request, number))
+      case .over(let status, let written):
+        end(slot, Disk.tag(epoch, number), index, transport, memory, status, written)
+        hasEnded = true
+      case .broken(let reason):
+        slot.lane.withLock { lane in
+          memory.release(&lane.requests[number].pins)
+          lane.free.append(number)
+        }
+        transport.fail(reason)
+      }
+    }
+    if let run { submit(run) }
+    return hasEnded
+  }
+
+  private static func tag(_ epoch: UInt32, _ number: Int) -> UInt64 {
+    UInt64(epoch) << 32 | UInt64(number)
+  }
+
   /// Starts a request; true when it is over.
-  private func begin(
-    _ slot: Slot, _ number: Int, _ index: Int, _ transport: any VirtioTransport,
+  private func submit(
+    _ run: DiskRun, _ slot: Slot, _ index: Int, _ transport: any VirtioTransport,
     _ memory: GuestMemory, _ deadline: Int64
   ) -> Bool {
-    let (begun, epoch) = slot.lane.withLock { lane in
-      (prepare(&lane.requests[number], memory), lane.epoch)
+    let (request, tag) = slot.lane.withLock { lane in
+      (run.isMerged ? lane.joined(run) : run.request, Disk.tag(lane.epoch, run.head))
     }
-    switch begun {
-    case .broken(let reason):
-      slot.lane.withLock { $0.free.append(number) }
-      transport.fail(reason)
-      return false
-    case .over(let status, let written):
-      end(slot, number, index, transport, memory, status, written)
-      return true
-    case .request(let request):
-      let isQuick = mayWriteHere(request, deadline)
-      let started = isQuick ? HostClock.monotonic : 0
-      let outcome = backend.submit(
-        request, tag: UInt64(epoch) << 32 | UInt64(number), to: slot.completions, mayBlock: isQuick)
-      if isQuick, HostClock.monotonic &- started > Disk.writeBudget {
-        slowWrites.store(Disk.penalty, ordering: .relaxed)
-      }
-      switch outcome {
-      case .pending: return false
-      case .done: end(slot, number, index, transport, memory, DiskRequest.Status.ok, nil)
-      case .failed: end(slot, number, index, transport, memory, DiskRequest.Status.failed, 1)
-      }
-      return true
+    let isQuick = mayWriteHere(request, deadline)
+    let started = isQuick ? HostClock.monotonic : 0
+    let outcome = backend.submit(
+      request, tag: tag, to: slot.completions, mayBlock: isQuick)
+    if isQuick { judgeWrite(HostClock.monotonic &- started) }
+    switch outcome {
+    case .pending: return false
+    case .done: end(slot, tag, index, transport, memory, DiskRequest.Status.ok, nil)
+    case .failed: end(slot, tag, index, transport, memory, DiskRequest.Status.failed, 1)
     }
+    return true
+  }
+
+  /// The requests that were made one, each alone again.
+  private func divide(_ index: Int, _ tag: UInt64) -> [BlockRequestPart] {
+    guard let slot = slot(index) else { return [] }
+    return slot.lane.withLock { lane in
+      var parts: [BlockRequestPart] = []
+      _ = lane.separate(tag) { lane, number in
+        parts.append(
+          BlockRequestPart(
+            lane.requests[number].transfer, tag: Disk.tag(lane.epoch, number)))
+      }
+      return parts
+    }
+  }
+
+  /// Decides where the next writes are made after one that took so long here.
+  private func judgeWrite(_ nanoseconds: Int64) {
+    let quick = quickWrites.load(ordering: .relaxed)
+    guard nanoseconds > Disk.writeBudget else {
+      if quick < Disk.trial { quickWrites.store(quick + 1, ordering: .relaxed) }
+      return
+    }
+    let last = penalty.load(ordering: .relaxed)
+    let next = quick < Disk.trial ? min(last * 4, Disk.penalties.most) : Disk.penalties.first
+    penalty.store(next, ordering: .relaxed)
+    quickWrites.store(0, ordering: .relaxed)
+    slowWrites.store(next, ordering: .relaxed)
   }
 
   /// Whether a write is small, and the host has been quick lately.
@@ -239,20 +350,25 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     request.vector.removeAll()
     switch request.kind {
     case DiskRequest.Kind.read:
-      guard isWhole(request.offset, request.inCount) else { return invalid(.read) }
+      guard isShort(request.inCount), isWhole(request.offset, request.inCount) else {
+        return invalid(.read)
+      }
       guard
         memory.append(
-          request.element.writable, 0, request.inCount, for: .write, to: &request.vector)
+          request.element.writable, 0, request.inCount, for: .write, to: &request.vector,
+          pinning: &request.pins)
       else { return .broken("virtio-blk request data is not in memory") }
-      return .request(.read(request.offset, into: request.vector))
+      return .request(request.transfer)
     case DiskRequest.Kind.write:
-      guard isWhole(request.offset, request.outCount) else { return invalid(.write) }
+      guard isShort(request.outCount), isWhole(request.offset, request.outCount) else {
+        return invalid(.write)
+      }
       guard
         memory.append(
           request.element.readable, DiskRequest.headerSize, request.outCount, for: .read,
-          to: &request.vector)
+          to: &request.vector, pinning: &request.pins)
       else { return .broken("virtio-blk request data is not in memory") }
-      return .request(.write(request.offset, from: request.vector))
+      return .request(request.transfer)
     case DiskRequest.Kind.flush: return .request(.flush())
     case DiskRequest.Kind.identify:
       var text = Array(settings.serial.utf8.prefix(DiskRequest.identitySize))
@@ -296,6 +412,9 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     return .over(DiskRequest.Status.failed, 1)
   }
 
+  /// Whether one request may move so much, as with QEMU: a reset waits for it.
+  private func isShort(_ count: UInt64) -> Bool { count >> 9 <= UInt64(Int32.max) >> 9 }
+
   /// Whether the bytes are whole blocks, on the disk.
   private func isWhole(_ offset: UInt64, _ count: UInt64) -> Bool {
     let mask = UInt64(settings.logicalBlockSize) - 1
@@ -303,24 +422,29 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
     return (offset | count) & mask == 0 && !overflow && end <= backend.length
   }
 
-  /// Gives a request back to the driver, which is told later. `written` nil: all that the driver has room for.
+  /// Gives a request, and all that were made one with it, back to the driver, which is told later. `written` nil: all that the driver has
+  /// room for. False, and nothing is touched, when a reset came first.
+  @discardableResult
   private func end(
-    _ slot: Slot, _ number: Int, _ index: Int, _ transport: any VirtioTransport,
+    _ slot: Slot, _ tag: UInt64, _ index: Int, _ transport: any VirtioTransport,
     _ memory: GuestMemory, _ status: UInt8, _ written: UInt32?
-  ) {
+  ) -> Bool {
     slot.lane.withLock { lane in
-      let request = lane.requests[number]
-      if request.kind == DiskRequest.Kind.read, written == nil {
-        memory.noteWrites(request.element.writable)
+      lane.separate(tag) { lane, number in
+        memory.release(&lane.requests[number].pins)
+        let request = lane.requests[number]
+        if request.kind == DiskRequest.Kind.read, written == nil {
+          memory.noteWrites(request.element.writable)
+        }
+        if memory.store(request.statusAddress, status) {
+          transport.push(
+            index, request.element,
+            written: written ?? UInt32(clamping: request.element.writableLength))
+        } else {
+          transport.fail("virtio-blk request status is not in memory")
+        }
+        lane.free.append(number)
       }
-      if memory.store(request.statusAddress, status) {
-        transport.push(
-          index, request.element,
-          written: written ?? UInt32(clamping: request.element.writableLength))
-      } else {
-        transport.fail("virtio-blk request status is not in memory")
-      }
-      lane.free.append(number)
     }
   }
 
@@ -328,15 +452,13 @@ package final class Disk: VirtioDevice, BlockDeviceOperations {
   private func completed(_ index: Int, _ completions: [BlockCompletion]) {
     guard let slot = slot(index), let transport else { return }
     let memory = transport.memory
-    let epoch = slot.lane.withLock { $0.epoch }
     var hasEnded = false
-    for completion in completions where completion.tag >> 32 == UInt64(epoch) {
-      let number = Int(completion.tag & 0xFFFF_FFFF)
+    for completion in completions {
       let isOK = completion.code == 0
-      end(
-        slot, number, index, transport, memory,
+      let isOurs = end(
+        slot, completion.tag, index, transport, memory,
         isOK ? DiskRequest.Status.ok : DiskRequest.Status.failed, isOK ? nil : 1)
-      hasEnded = true
+      if isOurs { hasEnded = true }
     }
     if hasEnded { transport.notifyDriver(index) }
   }

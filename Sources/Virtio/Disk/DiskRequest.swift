@@ -27,16 +27,27 @@ struct DiskRequest: Sendable {
   var element = VirtQueueElement()
   /// Memory of the data.
   var vector = IOVector()
+  /// Keeps it this node's while the request is under way.
+  var pins = MemoryPins()
   var kind: UInt32 = 0
   /// Byte of the disk where it begins.
   var offset: UInt64 = 0
   /// Where the status goes.
   var statusAddress = GuestAddress(0)
+  /// The next of those that are one request to the block layer; -1 for none.
+  var next = -1
+  /// Memory of the first one's data and of all that follow.
+  var joined = IOVector()
 
   /// Bytes for the guest without the status.
   var inCount: UInt64 { element.writableLength - 1 }
   /// Bytes from the guest behind the header.
   var outCount: UInt64 { element.readableLength - DiskRequest.headerSize }
+
+  /// A read's or a write's request to the block layer.
+  var transfer: BlockRequest {
+    kind == Kind.read ? .read(offset, into: vector) : .write(offset, from: vector)
+  }
 
   /// Reads the header and finds the status byte. Answers why the driver is broken, or nil.
   mutating func parse(_ memory: GuestMemory) -> String? {

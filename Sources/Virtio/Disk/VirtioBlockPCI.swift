@@ -1,5 +1,6 @@
 package import Block
 package import DeviceModel
+import Host
 package import PCI
 import Synchronization
 
@@ -35,7 +36,7 @@ package final class VirtioBlockPCI: VirtioFunction {
   package let disk: Disk
   package let placement: PCIPlacement
   package let bootIndex: Int32?
-  private let settings: VirtioPCI.Settings
+  package let settings: VirtioPCI.Settings
   private let driveName: String
   private let transport = Mutex<VirtioPCI?>(nil)
 
@@ -74,8 +75,12 @@ package final class VirtioBlockPCI: VirtioFunction {
   package func reset(_ kind: ResetKind) { transport.withLock { $0 }?.resetAll() }
 
   package func unrealize(finished: @escaping @Sendable () -> Void) {
-    let transport = transport.withLock { $0 }
-    transport?.disconnect()
-    finished()
+    guard let transport = transport.withLock({ $0 }) else { return finished() }
+    transport.disconnectFromBus()
+    // Requests in flight have time to end.
+    WorkerPool.shared.submit {
+      transport.resetAfterDisconnection()
+      finished()
+    }
   }
 }

@@ -197,7 +197,9 @@ package final class VirtioNetCard: NetCard {
       }
       guard length <= output.count else { return Frame(output, 0..<0) }
       vector.removeAll()
-      guard transport.memory.append(sent.readable, for: .read, to: &vector),
+      var pins = MemoryPins()
+      defer { transport.memory.release(&pins) }
+      guard transport.memory.append(sent.readable, for: .read, to: &vector, pinning: &pins),
         output.gather(vector, from: 0, count: length, at: 0)
       else {
         transport.fail("a frame is not in memory")
@@ -255,6 +257,7 @@ package final class VirtioNetCard: NetCard {
         header.storeLittleEndian(UInt16(truncatingIfNeeded: count), at: 10)
       }
       var done = 0
+      var pins = MemoryPins()
       for number in 0..<count {
         vector.removeAll()
         let space = Int(clamping: filled[number].writableLength)
@@ -262,14 +265,17 @@ package final class VirtioNetCard: NetCard {
         let part = min(space - before, frame.count - done)
         guard
           transport.memory.append(
-            filled[number].writable, 0, UInt64(before + part), for: .write, to: &vector)
+            filled[number].writable, 0, UInt64(before + part), for: .write, to: &vector,
+            pinning: &pins)
         else {
+          transport.memory.release(&pins)
           transport.fail("a receive buffer is not in memory")
           return true
         }
         if number == 0 { header.scatter(0..<headerSize, to: vector) }
         let start = frame.range.lowerBound + done
         frame.buffer.scatter(start..<start + part, to: vector, at: before)
+        transport.memory.release(&pins)
         transport.memory.noteWrites(filled[number].writable)
         done += part
         transport.push(

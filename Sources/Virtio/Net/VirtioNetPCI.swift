@@ -43,8 +43,6 @@ package final class VirtioNetPCI: VirtioFunction {
         PropertyDescription("tx", "str"),
         PropertyDescription("x-txtimer", "uint32", default: .unsigned(150_000)),
         PropertyDescription("x-txburst", "int32", default: .unsigned(256)),
-        PropertyDescription("romfile", "str"),
-        PropertyDescription("rombar", "uint32", default: .unsigned(1)),
       ], isUserCreatable: true)
 
   package let placement: PCIPlacement
@@ -52,7 +50,7 @@ package final class VirtioNetPCI: VirtioFunction {
   package let bootIndex: Int32?
   private let device: VirtioNet
   private let netdev: String?
-  private let settings: VirtioPCI.Settings
+  package let settings: VirtioPCI.Settings
   private let transport = Mutex<VirtioPCI?>(nil)
 
   /// `name` is what monitors call the card; `id` the user's name for it.
@@ -69,7 +67,8 @@ package final class VirtioNetPCI: VirtioFunction {
     self.bootIndex = bootIndex
     device = VirtioNet(net)
     card = VirtioNetCard(
-      device, name: name, model: VirtioNetPCI.type.name, id: id, in: network)
+      device, name: name, model: VirtioNetPCI.type.variant(settings.variant).name, id: id,
+      in: network)
   }
 
   package var properties: [(name: String, value: PropertyValue)] {

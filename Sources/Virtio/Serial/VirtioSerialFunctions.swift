@@ -21,7 +21,7 @@ package final class VirtioSerialPCI: VirtioFunction {
   package let placement: PCIPlacement
   /// The name of its bus.
   package let busName: String
-  private let settings: VirtioPCI.Settings
+  package let settings: VirtioPCI.Settings
   private let takesEmergencyWrites: Bool
   private let transport = Mutex<VirtioPCI?>(nil)
 
@@ -62,11 +62,6 @@ package final class VirtioSerialPCI: VirtioFunction {
   }
 }
 
-/// What `virtserialport` and `virtconsole` have in common.
-package protocol VirtioSerialPortDevice: Device {
-  var port: VirtioSerialPort { get }
-}
-
 /// Properties of a port.
 private let portProperties = [
   PropertyDescription("chardev", "str", "ID of a chardev to use as a backend"),
@@ -74,68 +69,40 @@ private let portProperties = [
   PropertyDescription("nr", "uint32", default: .unsigned(0xFFFF_FFFF)),
 ]
 
-/// `virtserialport`: a stream of bytes between a program in the guest and a character device.
-package final class VirtSerialPort: VirtioSerialPortDevice {
+/// `virtserialport`: a stream of bytes between a program in the guest and a character device; `virtconsole`: one that the guest takes for
+/// a terminal, such as `/dev/hvc0`.
+package final class VirtSerialPort: Device {
   package static let type = DeviceType(
     name: "virtserialport", parent: "virtio-serial-port", bus: VirtioSerialPCI.busType,
     description: "", properties: portProperties, isUserCreatable: true)
-
-  private let link: PortLink
-  package var port: VirtioSerialPort { link.port }
-
-  /// `number` nil is the next free one.
-  @MainLoop
-  package init(_ port: VirtioSerialPort, on serial: VirtioSerial, number: UInt32?) {
-    link = PortLink(port, serial, number)
-  }
-
-  package var properties: [(name: String, value: PropertyValue)] { link.properties }
-  package func realize(in context: MachineContext) throws(DeviceError) { try link.connect() }
-  package func reset(_ kind: ResetKind) {}
-  package func unrealize(finished: @escaping @Sendable () -> Void) {
-    link.disconnect()
-    finished()
-  }
-}
-
-/// `virtconsole`: a port that the guest takes for a terminal, such as `/dev/hvc0`.
-package final class VirtConsole: VirtioSerialPortDevice {
-  package static let type = DeviceType(
+  package static let consoleType = DeviceType(
     name: "virtconsole", parent: "virtserialport", bus: VirtioSerialPCI.busType, description: "",
     properties: portProperties, isUserCreatable: true)
 
-  private let link: PortLink
-  package var port: VirtioSerialPort { link.port }
-
-  /// `number` nil is 0 when that is free, or the next free one.
-  @MainLoop
-  package init(_ port: VirtioSerialPort, on serial: VirtioSerial, number: UInt32?) {
-    link = PortLink(port, serial, number)
-  }
-
-  package var properties: [(name: String, value: PropertyValue)] { link.properties }
-  package func realize(in context: MachineContext) throws(DeviceError) { try link.connect() }
-  package func reset(_ kind: ResetKind) {}
-  package func unrealize(finished: @escaping @Sendable () -> Void) {
-    link.disconnect()
-    finished()
-  }
-}
-
-/// A port and the device that it goes on.
-private final class PortLink: Sendable {
-  let port: VirtioSerialPort
+  package let port: VirtioSerialPort
   private let serial: VirtioSerial
   private let number: UInt32?
 
-  @MainLoop
-  init(_ port: VirtioSerialPort, _ serial: VirtioSerial, _ number: UInt32?) {
+  /// `number` nil is the next free one; a console's is 0 when that is free.
+  package init(_ port: VirtioSerialPort, on serial: VirtioSerial, number: UInt32?) {
     self.port = port
     self.serial = serial
     self.number = number
   }
 
-  func connect() throws(DeviceError) {
+  package var typeInfo: DeviceType {
+    port.isConsole ? VirtSerialPort.consoleType : VirtSerialPort.type
+  }
+
+  package var properties: [(name: String, value: PropertyValue)] {
+    MainLoop.assumeIsolated {
+      [
+        ("nr", .unsigned(UInt64(port.number ?? 0))), ("name", .string(port.name)),
+      ]
+    }
+  }
+
+  package func realize(in context: MachineContext) throws(DeviceError) {
     var failure: DeviceError?
     MainLoop.assumeIsolated {
       do throws(DeviceError) { try serial.add(port, number: number) } catch { failure = error }
@@ -143,13 +110,10 @@ private final class PortLink: Sendable {
     if let failure { throw failure }
   }
 
-  func disconnect() { MainLoop.assumeIsolated { serial.remove(port) } }
+  package func reset(_ kind: ResetKind) {}
 
-  var properties: [(name: String, value: PropertyValue)] {
-    MainLoop.assumeIsolated {
-      [
-        ("nr", .unsigned(UInt64(port.number ?? 0))), ("name", .string(port.name)),
-      ]
-    }
+  package func unrealize(finished: @escaping @Sendable () -> Void) {
+    MainLoop.assumeIsolated { serial.remove(port) }
+    finished()
   }
 }

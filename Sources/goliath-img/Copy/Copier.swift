@@ -71,9 +71,10 @@ struct Copier: Sendable {
     let threads = Int(min(UInt64(threadCount), max(1, (length + pieceSize - 1) / pieceSize)))
     try workers.run(threads) { workers in
       var piece = CopyPiece(self)
-      while let range = workers.take() {
+      while var range = workers.take() {
         do throws(ToolError) {
           try piece.read(range)
+          if piece.isNothing { try skipZeros(after: &range, workers, &piece) }
           turnstile?.wait(for: range.lowerBound)
           if workers.hasFailed { throw .silent(1) }
           try piece.write()
@@ -90,11 +91,19 @@ struct Copier: Sendable {
     progress.finish()
   }
 
-  /// Bytes that a thread reads before it writes: enough to make requests large, few enough to stay in its cache.
-  private var pieceSize: UInt64 {
-    let wanted: UInt64 = isCompressed ? 256 << 10 : 1 << 20
-    return max(wanted, clusterSize)
+  /// Nothing is written of long zeros: they need no look at each piece.
+  private func skipZeros(
+    after range: inout Range<UInt64>, _ workers: Workers, _ piece: inout CopyPiece
+  ) throws(ToolError) {
+    while range.upperBound < length {
+      let end = try piece.endOfZeros(range.upperBound, min(length - range.upperBound, 1 << 40))
+      let whole = end == length ? end : end / pieceSize * pieceSize
+      guard whole > range.upperBound, workers.extend(&range, to: whole) else { return }
+    }
   }
+
+  /// Bytes that a thread reads before it writes: enough to make requests large, few enough to stay in its cache.
+  var pieceSize: UInt64 { max(1 << 20, clusterSize) }
 
   /// The unit in which zeros are looked for.
   var granularity: UInt64 {

@@ -12,12 +12,11 @@ struct CopyPiece {
   private var runs: [(kind: Kind, range: Range<UInt64>)] = []
   /// What is to be done with the target.
   private var steps: [(kind: Kind, range: Range<UInt64>)] = []
-  private var sampler = CompressionSampler()
 
   init(_ copier: Copier) {
     self.copier = copier
     buffer = IOBuffer(
-      count: Int(max(copier.isCompressed ? 256 << 10 : 1 << 20, copier.clusterSize)))
+      count: Int(copier.pieceSize))
   }
 
   /// Reads a piece and decides what is to be written.
@@ -39,6 +38,18 @@ struct CopyPiece {
     plan()
   }
 
+  /// The piece is all zeros, of which nothing has to be written.
+  var isNothing: Bool {
+    steps.isEmpty && copier.targetIsZero && copier.targetBackingLength == nil
+      && runs.allSatisfy { $0.kind == .zero }
+  }
+
+  /// Where zeros end that begin at `offset`, or some of them: at most `count` bytes behind; `offset` itself where there are none.
+  func endOfZeros(_ offset: UInt64, _ count: UInt64) throws(ToolError) -> UInt64 {
+    let run = try status(offset, count)
+    return run.kind == .zero ? run.range.upperBound : offset
+  }
+
   /// Writes what `read` has prepared.
   mutating func write() throws(ToolError) {
     for step in steps {
@@ -49,11 +60,8 @@ struct CopyPiece {
         case .backing: break
         case .zero: try copier.target.writeZeroes(offset, count, .mayUnmap)
         case .data:
-          if copier.isCompressed {
-            try writeCompressed(step.range)
-          } else {
-            try copier.target.write(offset, from: memory(step.range), [])
-          }
+          try copier.target.write(
+            offset, from: memory(step.range), copier.isCompressed ? .compressed : [])
         }
       } catch {
         throw ToolError("error while writing at byte \(offset): \(Images.reason(error))")
@@ -204,19 +212,6 @@ struct CopyPiece {
       steps[steps.count - 1].range = last.range.lowerBound..<part.upperBound
     } else {
       steps.append((kind, part))
-    }
-  }
-
-  /// Cluster by cluster; what a sample shows to be incompressible is stored as it is.
-  private mutating func writeCompressed(_ part: Range<UInt64>) throws(BlockError) {
-    let unit = max(copier.clusterSize, 512)
-    var offset = part.lowerBound
-    while offset < part.upperBound {
-      let end = min(part.upperBound, (offset / unit + 1) &* unit)
-      let memory = memory(offset..<end)
-      let flags: WriteFlags = sampler.isCompressible(memory) ? .compressed : []
-      try copier.target.write(offset, from: memory, flags)
-      offset = end
     }
   }
 }

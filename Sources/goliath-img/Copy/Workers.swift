@@ -25,6 +25,15 @@ final class Workers: Sendable {
     return start < total ? start..<min(total, start &+ pieceSize) : nil
   }
 
+  /// Makes a piece that was taken longer, if nobody has taken the next one yet.
+  func extend(_ piece: inout Range<UInt64>, to end: UInt64) -> Bool {
+    let isMine = next.compareExchange(
+      expected: piece.upperBound, desired: end, ordering: .relaxed
+    ).exchanged
+    if isMine { piece = piece.lowerBound..<end }
+    return isMine
+  }
+
   /// Nobody takes another piece.
   func stop() { isStopped.store(true, ordering: .relaxed) }
 

@@ -1,4 +1,5 @@
 import Block
+import Glibc
 import Host
 
 /// Questions about an image and the backing files below it.
@@ -14,13 +15,22 @@ enum Chain {
     let node: any BlockNode
     /// Clusters were allocated before anything was written: where they are holes of this file, they are zeros.
     let sparseFile: (any BlockNode)?
+    /// Two entries of its first table mean the same second one, which is to be theirs alone: a small file could name exbibytes so.
+    private let isEntangled: Bool
 
     init(_ node: any BlockNode) {
       self.node = node
-      sparseFile = (node as? Qcow2Node).flatMap(Chain.sparseFile)
+      let image = node as? Qcow2Node
+      sparseFile = image.flatMap(Chain.sparseFile)
+      isEntangled = image.map(Chain.hasSharedTables) ?? false
     }
 
     var length: UInt64 { node.length }
+
+    /// Throws when the tables lead the same way again and again.
+    func mustBeSound() throws(BlockError) {
+      if isEntangled { throw BlockError(EIO, "Image is corrupt: entries share an L2 table") }
+    }
   }
 
   /// The image that is read where this one has nothing.
@@ -54,6 +64,7 @@ enum Chain {
       return BlockStatus(length: count, isAllocated: false, isZero: true, isData: false)
     }
     let count = min(count, length - offset)
+    try layer.mustBeSound()
     var status = try layer.node.status(offset, count)
     status.length = max(1, min(status.length, count))
     if !status.isAllocated {
@@ -91,6 +102,51 @@ enum Chain {
       count = status.length
     }
     return answer
+  }
+
+  /// The same for the stretches from `offset` on, one behind the other: puts at least one into `answers`.
+  static func statuses(
+    _ layers: [Layer], _ offset: UInt64, _ count: UInt64, into answers: inout [Answer],
+    _ room: inout [BlockStatus]
+  ) throws(BlockError) {
+    answers.removeAll(keepingCapacity: true)
+    guard layers.count == 1, layers[0].sparseFile == nil, offset < layers[0].length else {
+      answers.append(try status(layers, offset, count))
+      return
+    }
+    try layers[0].mustBeSound()
+    room.removeAll(keepingCapacity: true)
+    try layers[0].node.statuses(offset, count, into: &room)
+    for var status in room {
+      // There are no backing files below.
+      if !status.isAllocated { status.isZero = true }
+      answers.append(Answer(status: status, depth: 0))
+    }
+  }
+
+  /// Whether two entries of the L1 table claim the same L2 table for themselves.
+  private static func hasSharedTables(_ node: Qcow2Node) -> Bool {
+    guard let file = node.child("file") else { return false }
+    let header = node.header
+    let buffer = IOBuffer(count: 1 << 16)
+    var tables: [UInt64] = []
+    var offset: UInt64 = 0
+    let end = UInt64(header.l1Size) * 8
+    while offset < end {
+      let count = min(end - offset, UInt64(buffer.count))
+      do throws(BlockError) {
+        try file.read(header.l1TableOffset + offset, into: buffer.vector(0..<Int(count)))
+      } catch { return false }
+      for index in 0..<Int(count / 8) {
+        let entry = buffer.loadBigEndian(UInt64.self, at: index * 8)
+        if entry >> 63 != 0 { tables.append(entry) }
+      }
+      offset += count
+      // More than there is room for.
+      if UInt64(tables.count) > file.length / UInt64(header.clusterSize) { return true }
+    }
+    tables.sort()
+    return zip(tables, tables.dropFirst()).contains { $0 == $1 }
   }
 
   // MARK: - Preallocated images

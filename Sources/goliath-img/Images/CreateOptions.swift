@@ -58,7 +58,7 @@ package struct CreateOptions: Sendable {
     }
     if let backingFormat {
       guard knows("backing_fmt") else {
-        throw ToolError("Backing format not supported for file format '\(format)'")
+        throw ToolError("Backing file format not supported for file format '\(format)'")
       }
       set("backing_fmt", backingFormat)
     }

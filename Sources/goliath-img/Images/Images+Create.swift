@@ -58,6 +58,9 @@ extension Images {
     if let value = options.number("cluster_size") { image.clusterSize = value }
     image.backingFile = options["backing_file"]
     image.backingFormat = options["backing_fmt"]
+    if let format = image.backingFormat, !driverNames.contains(format) {
+      throw BlockError(EINVAL, "Parameter 'backing-fmt' does not accept value '\(format)'")
+    }
     image.preallocation = try preallocation(options)
     image.lazyRefcounts = options.flag("lazy_refcounts") ?? false
     if let value = options.number("refcount_bits") { image.refcountBits = value }
@@ -95,4 +98,13 @@ extension Images {
     }
     try graph.closeAll()
   }
+
+  /// Formats that a header may name (QAPI's `BlockdevDriver`), whether they can be read here or not.
+  private static let driverNames: Set<String> = [
+    "blkdebug", "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
+    "copy-before-write", "copy-on-read", "dmg", "file", "ftp", "ftps", "gluster", "host_cdrom",
+    "host_device", "http", "https", "iscsi", "luks", "nbd", "nfs", "null-aio", "null-co",
+    "nvme", "parallels", "preallocate", "qcow", "qcow2", "qed", "quorum", "raw", "rbd",
+    "replication", "snapshot-access", "ssh", "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
+  ]
 }

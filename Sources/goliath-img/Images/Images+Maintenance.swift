@@ -41,7 +41,13 @@ extension Images {
       report = try Qcow2Check.run(
         on: try file(of: node),
         repair: repair == .all ? .all : repair == .leaks ? .leaks : .nothing
-      ) { notes += $0 + "\n" }
+      ) {
+        notes += $0 + "\n"
+        if notes.utf8.count > 1 << 16 {
+          Standard.note(notes)
+          notes = ""
+        }
+      }
     } catch {
       Standard.note(notes)
       throw error

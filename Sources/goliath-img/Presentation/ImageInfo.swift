@@ -23,8 +23,32 @@ package struct ImageInfo: Sendable {
 
   package init() {}
 
-  /// The members of QAPI's `ImageInfo`.
-  package var json: JSONValue {
+  /// Prints QAPI's `ImageInfo`; what is large goes out piece by piece, for an image may have 65,536 snapshots.
+  package func print(with printer: inout JSONPrinter, to output: inout TextOutput) {
+    let members = members
+    printer.beginObject()
+    for position in members.wireOrder {
+      let (name, value) = members.member(at: position)
+      printer.member(named: name)
+      guard name == "snapshots" else {
+        printer.print(value)
+        continue
+      }
+      printer.beginArray()
+      for snapshot in snapshots {
+        printer.element()
+        printer.print(snapshot.json)
+        output.raw(printer.output)
+        printer.output.removeAll(keepingCapacity: true)
+        output.flushWhenLarge()
+      }
+      printer.endArray()
+    }
+    printer.endObject()
+  }
+
+  /// The members, that of the snapshots without its elements.
+  private var members: JSONObject {
     var object = JSONObject()
     object["filename"] = .string(filename)
     object["format"] = .string(format)
@@ -36,12 +60,12 @@ package struct ImageInfo: Sendable {
     if let backingFile { object["backing-filename"] = .string(backingFile) }
     if let fullBackingFile { object["full-backing-filename"] = .string(fullBackingFile) }
     if let backingFormat { object["backing-filename-format"] = .string(backingFormat) }
-    if !snapshots.isEmpty { object["snapshots"] = .array(snapshots.map(\.json)) }
+    if !snapshots.isEmpty { object["snapshots"] = .array([]) }
     if let specific {
       object["format-specific"] = .object(
         JSONObject([("type", .string(format)), ("data", .object(specific))]))
     }
-    return .object(object)
+    return object
   }
 
   /// The text for people.

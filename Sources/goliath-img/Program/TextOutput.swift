@@ -4,48 +4,64 @@ import Synchronization
 
 /// Text for standard output, collected and written in large pieces: a map has hundreds of thousands of lines.
 package struct TextOutput {
-  package private(set) var bytes: [UInt8] = []
+  private var collected = IOBuffer(count: 1 << 10)
+  private var used = 0
+  private var phrases = IOBuffer(count: 0)
+  private static let flushSize = 1 << 16
 
   package init() {}
 
-  package mutating func text(_ text: String) { bytes.append(contentsOf: text.utf8) }
+  package mutating func text(_ text: String) { raw(Array(text.utf8)) }
 
   package mutating func line(_ text: String = "") {
-    bytes.append(contentsOf: text.utf8)
-    bytes.append(UInt8(ascii: "\n"))
+    raw(Array((text + "\n").utf8))
     flushWhenLarge()
   }
 
-  package mutating func raw(_ more: [UInt8]) { bytes.append(contentsOf: more) }
+  package mutating func raw(_ more: [UInt8]) {
+    reserve(more.count)
+    collected.store(more, at: used)
+    used += more.count
+  }
+
+  /// Words that are to be printed often; what `phrase` takes.
+  package mutating func keep(_ text: String) -> Range<Int> {
+    let start = phrases.count
+    phrases = IOBuffer(phrases.bytes + Array(text.utf8))
+    return start..<phrases.count
+  }
+
+  /// Words that were kept.
+  package mutating func phrase(_ kept: Range<Int>) {
+    reserve(kept.count)
+    collected.copy(kept, of: phrases, to: used)
+    used += kept.count
+  }
 
   /// A number in decimal.
   package mutating func decimal(_ number: UInt64) {
-    if number < 10 { return bytes.append(UInt8(ascii: "0") + UInt8(number)) }
-    var digits = 0
-    var rest = number
-    while rest > 0 {
-      digits += 1
-      rest /= 10
-      bytes.append(0)
-    }
-    rest = number
-    var index = bytes.count
-    while digits > 0 {
-      index -= 1
-      digits -= 1
-      bytes[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-      rest /= 10
-    }
+    reserve(20)
+    used += collected.storeDecimal(number, at: used)
+  }
+
+  private mutating func reserve(_ count: Int) {
+    if used + count > collected.count { grow(count) }
+  }
+
+  private mutating func grow(_ count: Int) {
+    let larger = IOBuffer(count: collected.count * 2 + count)
+    larger.copy(0..<used, of: collected, to: 0)
+    collected = larger
   }
 
   /// Writes what was collected.
   package mutating func flush() {
-    Standard.write(bytes, to: 1)
-    bytes.removeAll(keepingCapacity: true)
+    Standard.write(collected.bytes(0..<used), to: 1)
+    used = 0
   }
 
   package mutating func flushWhenLarge() {
-    if bytes.count >= 1 << 16 { flush() }
+    if used >= Self.flushSize { flush() }
   }
 }
 

@@ -26,7 +26,7 @@ extension Verb {
       size = try Sizes.parse(arguments.operands[1], "image size")
     }
     if arguments.operands.count > 2 {
-      throw ToolError("Unexpected argument: \(arguments.operands[2])")
+      throw .usage("Unexpected argument: \(arguments.operands[2])")
     }
     do throws(ToolError) {
       guard Images.isKnown(format) else { throw ToolError("Unknown file format '\(format)'") }
@@ -75,6 +75,8 @@ extension Verb {
     }
     var request = OpenRequest(Images.path(of: backing, relativeTo: file))
     request.format = options["backing_fmt"]
+    // Only its format and size are looked at, so that another program may be writing to it.
+    request.sharesByForce = true
     let image: OpenImage
     do throws(BlockError) {
       image = try Images.openPlain(request)

@@ -30,9 +30,18 @@ extension Verb {
     }
     var output = TextOutput()
     if isJSON {
-      let value: JSONValue =
-        arguments.has("backing-chain") ? .array(infos.map(\.json)) : infos[0].json
-      output.raw(value.printed(pretty: true))
+      var printer = JSONPrinter(pretty: true)
+      if arguments.has("backing-chain") {
+        printer.beginArray()
+        for info in infos {
+          printer.element()
+          info.print(with: &printer, to: &output)
+        }
+        printer.endArray()
+      } else {
+        infos[0].print(with: &printer, to: &output)
+      }
+      output.raw(printer.output)
       output.line()
     } else {
       output.text(infos.map(\.text).joined(separator: "\n"))

@@ -44,29 +44,31 @@ extension Verb {
     var printer = MapPrinter(isJSON: isJSON, names: names)
     var current = MapEntry(start: start)
     var position = start
+    var answers: [Chain.Answer] = []
+    var room: [BlockStatus] = []
     while position < length {
       do throws(BlockError) {
-        let answer = try Chain.status(layers, position, length - position)
-        let status = answer.status
-        let entry = MapEntry(
-          start: position, length: min(status.length, length - position), depth: answer.depth,
-          isPresent: status.isAllocated, isZero: status.isZero, isData: status.isData,
-          offset: status.hostOffset)
-        if current.length > 0, current.continues(in: entry) {
-          current.length += entry.length
-        } else {
-          if current.length > 0 { try printer.entry(current, isLast: false) }
-          current = entry
-        }
-        position += entry.length
-      } catch let error {
+        try Chain.statuses(layers, position, length - position, into: &answers, &room)
+      } catch {
         printer.output.flush()
         throw ToolError("Failed to read image metadata: \(Images.reason(error))")
       }
+      for answer in answers where position < length {
+        let status = answer.status
+        let entry = MapEntry(
+          start: position, length: max(1, min(status.length, length - position)),
+          depth: answer.depth, isPresent: status.isAllocated, isZero: status.isZero,
+          isData: status.isData, offset: status.hostOffset)
+        if current.length > 0, current.continues(in: entry) {
+          current.length += entry.length
+        } else {
+          if current.length > 0 { printer.entry(current, isLast: false) }
+          current = entry
+        }
+        position += entry.length
+      }
     }
-    do throws(BlockError) { try printer.entry(current, isLast: true) } catch {
-      throw ToolError(error)
-    }
+    printer.entry(current, isLast: true)
     printer.output.flush()
     if printer.hasUnmappable {
       throw ToolError("File contains external, encrypted or compressed clusters.")
@@ -84,15 +86,20 @@ struct MapPrinter {
   /// Data that is nowhere as it is ended the table.
   private(set) var hasUnmappable = false
 
-  private let start = Array("{ \"start\": ".utf8)
-  private let length = Array(", \"length\": ".utf8)
-  private let next = Array("},\n".utf8)
+  private let start: Range<Int>
+  private let length: Range<Int>
+  private let next: Range<Int>
+  private let end: Range<Int>
   /// What stands between length and offset, for each combination that has occurred.
-  private var middles: [[UInt8]] = []
+  private var middles: [Range<Int>] = []
 
   init(isJSON: Bool, names: [String]) {
     self.isJSON = isJSON
     self.names = names
+    start = output.keep("{ \"start\": ")
+    length = output.keep(", \"length\": ")
+    next = output.keep("},\n")
+    end = output.keep("}]\n")
     if isJSON {
       output.text("[")
     } else {
@@ -101,25 +108,25 @@ struct MapPrinter {
     }
   }
 
-  mutating func entry(_ entry: MapEntry, isLast: Bool) throws(BlockError) {
+  mutating func entry(_ entry: MapEntry, isLast: Bool) {
     if !isJSON { return human(entry) }
-    output.raw(start)
+    output.phrase(start)
     output.decimal(entry.start)
-    output.raw(length)
+    output.phrase(length)
     output.decimal(entry.length)
     let kind =
       entry.depth << 4 | (entry.isPresent ? 1 : 0) | (entry.isZero ? 2 : 0)
       | (entry.isData ? 4 : 0) | (entry.offset == nil ? 0 : 8)
-    while kind >= middles.count { middles.append([]) }
+    while kind >= middles.count { middles.append(0..<0) }
     if middles[kind].isEmpty {
       var text = ", \"depth\": \(entry.depth), \"present\": \(entry.isPresent)"
       text += ", \"zero\": \(entry.isZero), \"data\": \(entry.isData)"
       if entry.offset != nil { text += ", \"offset\": " }
-      middles[kind] = Array(text.utf8)
+      middles[kind] = output.keep(text)
     }
-    output.raw(middles[kind])
+    output.phrase(middles[kind])
     if let offset = entry.offset { output.decimal(offset) }
-    output.raw(isLast ? Array("}]\n".utf8) : next)
+    output.phrase(isLast ? end : next)
     output.flushWhenLarge()
   }
 

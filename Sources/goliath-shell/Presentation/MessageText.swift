@@ -113,7 +113,7 @@ package struct MessageText {
       let plain = !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F }
       return style.paint(plain ? text : value.text, .string)
     case .bool, .null: return style.paint(value.text, .word)
-    case .int, .uint, .double: return style.paint(value.text, .number)
+    case .int, .uint, .double: return style.paint(ValueText.number(value), .number)
     default: return value.text
     }
   }

@@ -23,6 +23,13 @@ package struct ValueText {
     }
   }
 
+  /// A number in as few digits as tell it from others; on the wire a fraction has 17.
+  static func number(_ value: JSONValue) -> String {
+    guard case .double(let real) = value else { return value.text }
+    let text = real.description
+    return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
+  }
+
   // MARK: -
 
   /// Monitors end lines with CR LF.
@@ -42,7 +49,7 @@ package struct ValueText {
       let needsQuotes = plain.isEmpty || plain.contains("\n") || plain.contains("\t")
       return style.paint(needsQuotes ? value.text : plain, .string)
     case .bool, .null: return style.paint(value.text, .word)
-    case .int, .uint, .double: return style.paint(value.text, .number)
+    case .int, .uint, .double: return style.paint(ValueText.number(value), .number)
     case .array(let elements) where elements.isEmpty: return style.paint("[]", .faint)
     case .array(let elements): return elements.map(scalar).joined(separator: ", ")
     case .object: return style.paint("{}", .faint)

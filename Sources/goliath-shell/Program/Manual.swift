@@ -21,6 +21,7 @@ package enum Manual {
       "  goliath-shell -s status /run/vm.qmp -c query-status",
       "  goliath-shell a=/run/a.qmp b=/run/b.qmp -c '@a stop'",
       "  goliath-shell --hmp 127.0.0.1:1234 -c 'info status'",
+      "  goliath-shell cluster top /run/vm.qmp   (cluster --help: machines on several nodes)",
     ]
     return lines
   }

@@ -151,6 +151,54 @@ import Testing
     #expect(cpu() - start < 10)
   }
 
+  @Test func anotherWidthOfRefcountsTakesNoLongerInALongSparseFile() throws {
+    let disk = try Self.sample()
+    try disk.truncate(to: 1 << 50, .off)
+    var options = Qcow2AmendOptions()
+    options.refcountBits = 64
+    let start = cpu()
+    var image = try Qcow2Maintenance(file: disk)
+    try image.amend(options)
+    #expect(cpu() - start < 10)
+    try disk.truncate(to: 64 << 20, .off)
+    #expect(try Qcow2Check.run(on: disk) { _ in }.corruptions == 0)
+  }
+
+  @Test func anotherWidthOfRefcountsKeepsTablesBehindTheEndOfTheFile() throws {
+    // An image without data, whose L1 table is all zeros and not in the file.
+    let disk = MemoryDisk()
+    var options = Qcow2CreateOptions(size: 256 << 10)
+    options.clusterSize = 4096
+    try Qcow2Image.create(on: disk, options)
+    try disk.truncate(to: try Qcow2Header.read(from: disk).l1TableOffset, .off)
+    var amended = Qcow2AmendOptions()
+    amended.refcountBits = 8
+    var image = try Qcow2Maintenance(file: disk)
+    try image.amend(amended)
+    let report = try Qcow2Check.run(on: disk) { _ in }
+    #expect(report.corruptions == 0 && report.checkErrors == 0)
+  }
+
+  @Test func blocksThatTwoEntriesShareAreRefused() throws {
+    let disk = try Self.sample()
+    let header = try Qcow2Header.read(from: disk)
+    let block = Fields(try disk.bytes(header.refcountTableOffset, 8)).u64(0)
+    try put(disk, header.refcountTableOffset + 8, block)
+    #expect(throws: BlockError.self) { _ = try Qcow2Maintenance(file: disk) }
+  }
+
+  @Test func whatCannotBeCountedIsNotCalledRepaired() throws {
+    // Refcounts of one bit, a cluster that is used twice, and one that is not counted at all, so that all is counted anew.
+    let disk = try Self.sample { $0.refcountBits = 1 }
+    let header = try Qcow2Header.read(from: disk)
+    let l2 = Fields(try disk.bytes(header.l1TableOffset, 8)).u64(0) & 0x00FF_FFFF_FFFF_FE00
+    let entry = Fields(try disk.bytes(l2, 8)).u64(0)
+    try put(disk, l2 + 16 * 8, entry)
+    let block = Fields(try disk.bytes(header.refcountTableOffset, 8)).u64(0)
+    try disk.write(block, [UInt8](repeating: 0, count: 4))
+    #expect(try Qcow2Check.run(on: disk, repair: .all) { _ in }.corruptions > 0)
+  }
+
   @Test func manySnapshotsOfOneTableAreNotReadOneByOne() throws {
     let disk = try Self.sample()
     var header = try Qcow2Header.read(from: disk)

@@ -48,7 +48,10 @@ struct SeededRandom: RandomNumberGenerator {
   private var state: UInt64
   let seed: UInt64
 
-  init(_ seed: UInt64 = UInt64.random(in: 1...UInt64.max)) {
+  /// With GOLIATH_TEST_SEED in the environment every test has that one, to repeat a failure.
+  init(_ seed: UInt64? = nil) {
+    let given = Support.Process.environment("GOLIATH_TEST_SEED").flatMap { UInt64($0) }
+    let seed = seed ?? given ?? UInt64.random(in: 1...UInt64.max)
     self.seed = seed
     state = seed
   }

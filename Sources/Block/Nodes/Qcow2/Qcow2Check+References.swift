@@ -1,12 +1,45 @@
 import Glibc
 import Host
 
+/// L2 tables that L1 tables refer to: offsets, with bit 0 for a reference from the active table. Those that are referred to again and again take
+/// no room for it.
+struct Qcow2TableList {
+  /// After `sort` in the order of the file, each once.
+  private(set) var references: [UInt64] = []
+  /// How often more.
+  private(set) var repeated: [UInt64: Int] = [:]
+  private var limit = 1 << 17
+
+  mutating func append(_ reference: UInt64, times: Int = 1) {
+    references.append(reference)
+    if times > 1 { repeated[reference, default: 0] += times - 1 }
+    if references.count < limit { return }
+    sort()
+    if references.count > limit / 2 { limit *= 2 }
+  }
+
+  mutating func sort() {
+    references.sort()
+    var kept = 0
+    var index = 0
+    while index < references.count {
+      let reference = references[index]
+      let first = index
+      while index < references.count, references[index] == reference { index += 1 }
+      if index - first > 1 { repeated[reference, default: 0] += index - first - 1 }
+      references[kept] = reference
+      kept += 1
+    }
+    references.removeLast(references.count - kept)
+  }
+}
+
 /// Counting what an image's tables refer to.
 extension Qcow2Checker {
   /// Counts everything but the refcount structures.
   mutating func countReferences() throws(BlockError) {
     count(bytes: 0, UInt64(header.clusterSize))
-    var tables: [UInt64] = []
+    var tables = Qcow2TableList()
     var l1Bytes: UInt64 = 0
     countL1(header.l1TableOffset, header.l1Size, isActive: true, &tables, &l1Bytes)
     if header.hasDataFile, !snapshots.snapshots.isEmpty {
@@ -27,7 +60,6 @@ extension Qcow2Checker {
       }
       countL1(snapshot.l1TableOffset, snapshot.l1Size, isActive: false, &tables, &l1Bytes)
     }
-    // In the order of the file, each once: an offset with bit 0 for a reference from the active table.
     tables.sort()
     try countTables(tables)
     count(bytes: header.snapshotsOffset, snapshots.byteCount)
@@ -46,8 +78,9 @@ extension Qcow2Checker {
     // The last cluster may be there in part.
     if overflow || end > length && end - length >= UInt64(header.clusterSize) {
       corrupt(
-        "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x\(Self.hex(start)) size 0x\(Self.hex(size))",
-        times: UInt64(times))
+        each: times,
+        "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x\(Self.hex(start)) size 0x\(Self.hex(size))"
+      )
       if flags & Qcow2Counts.copied != 0 { mustCheckFlags = true }
       return
     }
@@ -57,9 +90,12 @@ extension Qcow2Checker {
     }
   }
 
+  /// Entries of an L1 table that are held at a time.
+  private static var l1Piece: Int { 1 << 17 }
+
   /// Counts an L1 table and notes the L2 tables it refers to.
   private mutating func countL1(
-    _ offset: UInt64, _ entries: UInt32, isActive: Bool, _ tables: inout [UInt64],
+    _ offset: UInt64, _ entries: UInt32, isActive: Bool, _ tables: inout Qcow2TableList,
     _ l1Bytes: inout UInt64
   ) {
     guard entries > 0 else { return }
@@ -72,10 +108,9 @@ extension Qcow2Checker {
     }
     count(bytes: offset, size)
     guard offset < length else { return }
-    let piece = 1 << 17
     var done = 0
     while done < Int(entries) {
-      let part = min(piece, Int(entries) - done)
+      let part = min(Self.l1Piece, Int(entries) - done)
       let loaded: [UInt64]
       do {
         loaded = try Qcow2Tables.load(file, offset + UInt64(done * 8), part)
@@ -84,30 +119,42 @@ extension Qcow2Checker {
         message("ERROR: I/O error in check_refcounts_l1")
         return
       }
-      for entry in loaded where entry != 0 { noteL1(entry, isActive, &tables) }
+      var index = 0
+      while index < part {
+        // The same entry again and again, which no sound image has, costs as much as one.
+        let entry = loaded[index]
+        let first = index
+        while index < part, loaded[index] == entry { index += 1 }
+        if entry != 0 { noteL1(entry, times: index - first, isActive, &tables) }
+      }
       done += part
     }
   }
 
-  private mutating func noteL1(_ entry: UInt64, _ isActive: Bool, _ tables: inout [UInt64]) {
+  private mutating func noteL1(
+    _ entry: UInt64, times: Int, _ isActive: Bool, _ tables: inout Qcow2TableList
+  ) {
     if entry & Qcow2Entry.l1Reserved != 0 {
-      corrupt("ERROR found L1 entry with reserved bits set: \(Self.hex(entry))")
+      corrupt(each: times, "ERROR found L1 entry with reserved bits set: \(Self.hex(entry))")
     }
     let table = entry & Qcow2Entry.offsetMask
     // An entry with bits but no offset is taken at its word, as QEMU does: the header is no table, which will show.
     let flag =
       !isActive
       ? 0 : entry & Qcow2Entry.copied != 0 ? Qcow2Counts.copied : Qcow2Counts.uncopied
-    count(bytes: table, UInt64(header.clusterSize), flags: flag)
+    count(bytes: table, UInt64(header.clusterSize), times: times, flags: flag)
     if table & UInt64(header.clusterSize - 1) != 0 {
       corrupt(
+        each: times,
         "ERROR l2_offset=\(Self.hex(table)): Table is not cluster aligned; L1 entry corrupted")
     }
-    tables.append(table | (isActive ? 1 : 0))
+    // What is not in the file is not read.
+    if table < length { tables.append(table | (isActive ? 1 : 0), times: times) }
   }
 
   /// Counts what the L2 tables refer to; neighbours are read together.
-  private mutating func countTables(_ tables: [UInt64]) throws(BlockError) {
+  private mutating func countTables(_ list: Qcow2TableList) throws(BlockError) {
+    let tables = list.references
     let size = header.clusterSize
     let perRead = max(1, (1 << 20) / size)
     let buffer = IOBuffer(count: perRead * size)
@@ -121,8 +168,9 @@ extension Qcow2Checker {
         if let last = run.last, last.offset + UInt64(size) != offset { break }
         var (times, active) = (0, 0)
         while index < tables.count, tables[index] & ~1 == offset {
-          times += 1
-          active += Int(tables[index] & 1)
+          let count = 1 + list.repeated[tables[index], default: 0]
+          times += count
+          active += tables[index] & 1 != 0 ? count : 0
           index += 1
         }
         run.append((offset, times, active))
@@ -160,23 +208,35 @@ extension Qcow2Checker {
     var expected: UInt64 = 0
     var (allocated, fragmented) = (0, 0)
     let limit = UInt64(clusters) << bits
-    for index in 0..<header.l2Entries {
+    let entries = header.l2Entries
+    var next = 0
+    while next < entries {
+      if !extended {
+        next += buffer.zeroWords(at: base + next * 8, limit: entries - next)
+        if next >= entries { break }
+      }
+      let index = next
       let entry = buffer.loadBigEndian(UInt64.self, at: base &+ index &* entrySize)
-      if entry == 0, !extended { continue }
       let place = entry & Qcow2Entry.offsetMask
-      // The usual: nothing but an offset and the copied flag.
+      // The usual: nothing but an offset and the copied flag, and others that continue it.
       if ordinary, entry & ~Qcow2Entry.copied == place, place & clusterMask == 0, place < limit,
         place != 0
       {
         let flag =
           active == 0
           ? 0 : entry & Qcow2Entry.copied != 0 ? Qcow2Counts.copied : Qcow2Counts.uncopied
-        counts.add(times, Int(place >> bits), flags: flag)
-        allocated &+= 1
-        if expected != 0, place != expected { fragmented &+= 1 }
-        expected = place &+ clusterMask &+ 1
+        let room = Int((limit - place) >> bits)
+        let run = buffer.risingWords(
+          at: base + index * 8, limit: min(entries - index, room), step: clusterMask + 1)
+        let first = Int(place >> bits)
+        counts.add(times, clusters: first..<first + run, flags: flag)
+        allocated += run
+        if expected != 0, place != expected { fragmented += 1 }
+        expected = place &+ UInt64(run) << bits
+        next += run
         continue
       }
+      next += 1
       let bitmap =
         extended ? buffer.loadBigEndian(UInt64.self, at: base &+ index &* 16 &+ 8) : 0
       let at = offset + UInt64(index * entrySize)
@@ -211,8 +271,8 @@ extension Qcow2Checker {
     if entry & Qcow2Entry.compressed != 0 {
       return countCompressed(entry, bitmap, index, times)
     }
-    let reserved = Qcow2Entry.l2Reserved | (extended ? Qcow2Entry.zero : 0)
-    if entry & reserved != 0 {
+    // With subclusters bit 0 is reserved as well; qemu-img passes over it, and nobody reads it.
+    if entry & Qcow2Entry.l2Reserved != 0 {
       corrupt("ERROR found l2 entry with reserved bits set: \(Self.hex(entry))", times: many)
     }
     let place = entry & Qcow2Entry.offsetMask
@@ -290,12 +350,41 @@ extension Qcow2Checker {
 
   /// Replaces a damaged entry by one that reads as zeros.
   private mutating func zero(_ at: UInt64, bitmap: Bool, times: UInt64) throws(BlockError) {
+    guard try !isGuarded(at) else {
+      report.checkErrors += 1
+      message("ERROR: Overlap check failed")
+      return
+    }
     var entry = BigEndianBytes()
     entry.u64(bitmap || header.version < 3 ? 0 : Qcow2Entry.zero)
     if bitmap { entry.u64(Qcow2Entry.allZero) }
     try file.write(at, entry.bytes)
     report.corruptions -= times
     report.corruptionsFixed += times
+  }
+
+  /// Whether what looks like an L2 table is other metadata, to which its repair would be damage: the header above all.
+  private mutating func isGuarded(_ offset: UInt64) throws(BlockError) -> Bool {
+    if let guarded { return guarded.contains(offset >> bits) }
+    var clusters: Set<UInt64> = [0]
+    func add(_ start: UInt64, _ bytes: UInt64) {
+      let end = min(length, start &+ bytes)
+      guard bytes > 0, start < end else { return }
+      for cluster in start >> bits...(end - 1) >> bits { clusters.insert(cluster) }
+    }
+    add(header.l1TableOffset, UInt64(header.l1Size) * 8)
+    add(header.snapshotsOffset, header.snapshotCount == 0 ? 0 : 1)
+    let start = header.refcountTableOffset
+    let size = UInt64(header.refcountTableClusters) << bits
+    add(start, size)
+    if start < length {
+      let entries = Int(min(size, length - start) / 8)
+      for entry in try Qcow2Tables.load(file, start, entries) where entry < length {
+        if entry != 0 { clusters.insert(entry >> bits) }
+      }
+    }
+    guarded = clusters
+    return clusters.contains(offset >> bits)
   }
 
   // MARK: - Bitmaps
@@ -356,26 +445,48 @@ extension Qcow2Checker {
         && report.leaks == 0)
     let verb = mend ? "Repairing" : "ERROR"
     guard header.l1TableOffset < length else { return }
-    var l1 = try Qcow2Tables.load(file, header.l1TableOffset, Int(header.l1Size))
-    var l1Changed = false
     var seen = Qcow2Counts(capacity: clusters + 2)
     let buffer = IOBuffer(count: header.clusterSize)
+    var done = 0
+    while done < Int(header.l1Size) {
+      let part = min(Self.l1Piece, Int(header.l1Size) - done)
+      let offset = header.l1TableOffset + UInt64(done * 8)
+      var l1 = try Qcow2Tables.load(file, offset, part)
+      if try checkCopiedFlags(&l1, done, refcounts, &seen, buffer, verb, mend) {
+        try Qcow2Tables.store(l1, file, offset)
+      }
+      done += part
+    }
+  }
+
+  /// The same for a part of the L1 table, that from entry `first` on. Answers whether the part has changed.
+  private mutating func checkCopiedFlags(
+    _ l1: inout [UInt64], _ first: Int, _ refcounts: Qcow2Refcounts, _ seen: inout Qcow2Counts,
+    _ buffer: IOBuffer, _ verb: String, _ mend: Bool
+  ) throws(BlockError) -> Bool {
+    var isChanged = false
+    // The last table and its refcount: entries that repeat it look nothing up.
+    var last: (offset: UInt64, refcount: UInt64?) = (0, nil)
     for index in l1.indices {
       let offset = l1[index] & Qcow2Entry.offsetMask
       guard offset != 0 else { continue }
-      if let refcount = try? refcounts.refcount(Int(offset >> bits)),
+      let isRepeated = offset == last.offset
+      if !isRepeated { last = (offset, try? refcounts.refcount(Int(offset >> bits))) }
+      if let refcount = last.refcount,
         (refcount == 1) != (l1[index] & Qcow2Entry.copied != 0)
       {
         corrupt(
-          "\(verb) OFLAG_COPIED L2 cluster: l1_index=\(index) l1_entry=\(Self.hex(l1[index])) refcount=\(refcount)"
+          isSilent
+            ? ""
+            : "\(verb) OFLAG_COPIED L2 cluster: l1_index=\(first + index) l1_entry=\(Self.hex(l1[index])) refcount=\(refcount)"
         )
         if mend {
           l1[index] ^= Qcow2Entry.copied
-          l1Changed = true
+          isChanged = true
           fixed(1)
         }
       }
-      guard offset < length else { continue }
+      guard !isRepeated, offset < length else { continue }
       // The same table again says nothing new, and may be meant to take for ever.
       guard seen.count(Int(offset >> bits)) == 0 else { continue }
       seen.add(1, Int(offset >> bits))
@@ -386,11 +497,16 @@ extension Qcow2Checker {
       }
       let found = checkCopiedFlags(buffer, refcounts, verb, mend)
       if found > 0, mend {
+        guard try !isGuarded(offset) else {
+          report.checkErrors += 1
+          message("ERROR: Could not write L2 table; metadata overlap check failed")
+          continue
+        }
         try file.write(offset, from: buffer.vector, [])
         fixed(found)
       }
     }
-    if l1Changed { try Qcow2Tables.store(l1, file, header.l1TableOffset) }
+    return isChanged
   }
 
   private mutating func fixed(_ times: UInt64) {
@@ -416,7 +532,9 @@ extension Qcow2Checker {
       }
       guard (refcount == 1) != isCopied else { continue }
       corrupt(
-        "\(verb) OFLAG_COPIED data cluster: l2_entry=\(Self.hex(entry)) refcount=\(refcount)")
+        isSilent
+          ? ""
+          : "\(verb) OFLAG_COPIED data cluster: l2_entry=\(Self.hex(entry)) refcount=\(refcount)")
       found += 1
       if mend { buffer.storeBigEndian(entry ^ Qcow2Entry.copied, at: index * entrySize) }
     }

@@ -61,7 +61,8 @@ struct Qcow2Checker {
   /// Clusters of the file.
   let clusters: Int
   let repair: Qcow2Check.Repair
-  let message: (String) -> Void
+  private let show: (String) -> Void
+  private let shown = LineCount()
   var report = ImageCheckReport()
   var counts: Qcow2Counts
   var snapshots = Qcow2SnapshotTable()
@@ -69,6 +70,8 @@ struct Qcow2Checker {
   var mustRebuild = false
   /// An entry of the active tables with a wrong copied flag has been seen that the counts do not show.
   var mustCheckFlags = false
+  /// Clusters that a repaired L2 table must not lie in, once one was repaired.
+  var guarded: Set<UInt64>?
   /// Corruptions of the snapshot table that writing it again mends.
   var snapshotCorruptions: UInt64 = 0
 
@@ -81,7 +84,7 @@ struct Qcow2Checker {
     self.length = length
     self.clusters = clusters
     self.repair = repair
-    self.message = message
+    show = message
     // A compressed cluster may end within the last cluster, a little behind the end of the file.
     counts = Qcow2Counts(capacity: clusters + 2)
   }
@@ -91,9 +94,38 @@ struct Qcow2Checker {
   /// As `%#lx`.
   static func hexSharp(_ value: UInt64) -> String { value == 0 ? "0" : "0x" + hex(value) }
 
+  /// Lines that were shown: a small image can have more faults than anybody reads.
+  private final class LineCount {
+    static let limit = 100_000
+    var value = 0
+  }
+
+  /// Whether lines are shown no longer; faults are still counted.
+  var isSilent: Bool { shown.value > LineCount.limit }
+
+  func message(_ line: @autoclosure () -> String) {
+    shown.value += 1
+    if shown.value <= LineCount.limit {
+      show(line())
+    } else if shown.value == LineCount.limit + 1 {
+      show("There are more errors, which are counted and not shown.")
+    }
+  }
+
   mutating func corrupt(_ sentence: String, times: UInt64 = 1) {
     report.corruptions += times
     message(sentence)
+  }
+
+  /// The same for so many errors of one kind, each of them shown as long as any are.
+  mutating func corrupt(each times: Int, _ sentence: @autoclosure () -> String) {
+    report.corruptions += UInt64(times)
+    var left = times
+    while left > 0, !isSilent {
+      message(sentence())
+      left -= 1
+    }
+    shown.value += left
   }
 
   mutating func run() throws(BlockError) -> ImageCheckReport {
@@ -140,9 +172,9 @@ struct Qcow2Checker {
       guard header.snapshotsOffset <= UInt64(Int64.max) / 2 else {
         throw BlockError(EINVAL, "snapshot table offset invalid")
       }
-      let message = message
+      let show = show
       snapshots = try Qcow2SnapshotTable(
-        reading: file, header: header, repair: repair == .all ? { message($0) } : nil)
+        reading: file, header: header, repair: repair == .all ? { show($0) } : nil)
     } catch {
       report.checkErrors += 1
       message("ERROR \(error.message)")
@@ -245,7 +277,7 @@ struct Qcow2Checker {
         var cluster = first
         while let at = firstDifference(block, cluster, end, first, &result, order: refcounts.order)
         {
-          let stored = Qcow2Refcounts.load(block, at - first, refcounts.order)
+          let stored = block.lane(at - first, refcounts.order)
           try note(at, stored, &result, silent, change)
           cluster = at + 1
         }
@@ -289,8 +321,42 @@ struct Qcow2Checker {
       result.highest = highest
       result.flagsDiffer = flagsDiffer
     }
-    for cluster in start..<max(start, end) {
-      let stored = Qcow2Refcounts.load(block, cluster &- first, order)
+    var cluster = start
+    while cluster < end {
+      // Nearly always whole pieces are as they should be.
+      if order == 4, cluster & (Qcow2Counts.pieceSize - 1) == 0,
+        cluster + Qcow2Counts.pieceSize <= end
+      {
+        let piece = counts.hasPiece(cluster, in: block, at: cluster - first)
+        if piece.same {
+          if let used = piece.highest { highest = used }
+          cluster += Qcow2Counts.pieceSize
+          continue
+        }
+        let stop = cluster + Qcow2Counts.pieceSize
+        if let found = look(block, cluster, stop, first, &highest, &flagsDiffer, order) {
+          return found
+        }
+        cluster = stop
+      } else {
+        let stop = min(
+          end, (cluster / Qcow2Counts.pieceSize + 1) * Qcow2Counts.pieceSize)
+        if let found = look(block, cluster, stop, first, &highest, &flagsDiffer, order) {
+          return found
+        }
+        cluster = stop
+      }
+    }
+    return nil
+  }
+
+  /// The same, cluster by cluster.
+  private func look(
+    _ block: IOBuffer, _ start: Int, _ end: Int, _ first: Int, _ highest: inout Int,
+    _ flagsDiffer: inout Bool, _ order: Int
+  ) -> Int? {
+    for cluster in start..<end {
+      let stored = block.lane(cluster &- first, order)
       let word = counts.word(cluster)
       if stored | UInt64(word) == 0 { continue }
       highest = cluster
@@ -388,7 +454,15 @@ struct Qcow2Checker {
       index += 1
     }
     let (references, maximum) = (counts, header.maximumRefcount)
+    // What is referenced more often than can be counted stays so.
+    var overflows: UInt64 = 0
+    var from = 0
+    while let cluster = counts.next(from: from, below: start) {
+      if counts.count(cluster) > maximum { overflows += 1 }
+      from = cluster + 1
+    }
     let built = try builder.write { min(references.count($0), maximum) }
+    guarded = nil
     header.refcountTableOffset = built.table
     header.refcountTableClusters = UInt32(built.clusters)
     var pointer = BigEndianBytes()
@@ -397,7 +471,7 @@ struct Qcow2Checker {
     try file.write(48, pointer.bytes)
     try file.flush()
     report = before
-    report.corruptions = again.report.corruptions + snapshotCorruptions
+    report.corruptions = again.report.corruptions + snapshotCorruptions + overflows
     report.corruptionsFixed += structural - min(structural, report.corruptions)
     report.corruptionsFixed += found.corruptions
     report.leaksFixed += found.leaks

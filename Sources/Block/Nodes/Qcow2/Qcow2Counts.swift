@@ -1,3 +1,5 @@
+import Host
+
 /// How often each cluster is referenced, and what the active tables' entries for it say: sparse, two bytes for a cluster.
 struct Qcow2Counts {
   /// An entry of the active tables has the copied flag; one has it not.
@@ -5,7 +7,8 @@ struct Qcow2Counts {
   static let uncopied: UInt16 = 1 << 14
   static let countMask: UInt16 = uncopied - 1
   private static let pieceBits = 8
-  private static let pieceMask = (1 << pieceBits) - 1
+  static let pieceSize = 1 << pieceBits
+  private static let pieceMask = pieceSize - 1
 
   /// Clusters that can be counted.
   let capacity: Int
@@ -36,9 +39,31 @@ struct Qcow2Counts {
     }
   }
 
+  /// The same for clusters in a row.
+  mutating func add(_ times: Int, clusters: Range<Int>, flags: UInt16) {
+    var cluster = clusters.lowerBound
+    while cluster < clusters.upperBound {
+      var piece = Int(directory[cluster >> Self.pieceBits])
+      if piece < 0 { piece = Int(addPiece(cluster >> Self.pieceBits)) }
+      let from = piece + (cluster & Self.pieceMask)
+      let count = min(clusters.upperBound - cluster, Self.pieceSize - cluster & Self.pieceMask)
+      for at in from..<from + count {
+        let word = words[at]
+        let sum = Int(word & Self.countMask) &+ times
+        if sum >= Int(Self.countMask) {
+          addLarge(times, cluster + at - from, word, at)
+          words[at] |= flags
+        } else {
+          words[at] = word & ~Self.countMask | UInt16(truncatingIfNeeded: sum) | flags
+        }
+      }
+      cluster += count
+    }
+  }
+
   private mutating func addPiece(_ index: Int) -> Int32 {
     let place = Int32(words.count)
-    words += repeatElement(0, count: 1 << Self.pieceBits)
+    words += repeatElement(0, count: Self.pieceSize)
     directory[index] = place
     return place
   }
@@ -59,6 +84,29 @@ struct Qcow2Counts {
   func count(_ cluster: Int) -> UInt64 {
     let low = word(cluster) & Self.countMask
     return low == Self.countMask ? large[cluster] ?? UInt64(low) : UInt64(low)
+  }
+
+  /// Whether a whole piece's counts, from cluster `start` (a multiple of `pieceSize`, below the capacity) on, are the refcounts of 16 bits in `block` from
+  /// `index` on, and no flag contradicts them; the highest cluster in use, if any. False also when it takes a closer look.
+  func hasPiece(_ start: Int, in block: IOBuffer, at index: Int) -> (same: Bool, highest: Int?) {
+    let piece = Int(directory[start >> Self.pieceBits])
+    guard piece >= 0 else {
+      return (block.zeroWords(at: index * 2, limit: Self.pieceSize / 4) == Self.pieceSize / 4, nil)
+    }
+    guard
+      block.hasLanes(index, Self.pieceSize, equalTo: words, from: piece, mask: Self.countMask)
+    else { return (false, nil) }
+    var wrong: UInt16 = 0
+    for at in piece..<piece + Self.pieceSize {
+      let word = words[at]
+      let count = word & Self.countMask
+      wrong |= word & (count == 1 ? Self.uncopied : Self.copied)
+      wrong |= count == Self.countMask ? 1 : 0
+    }
+    if wrong != 0 { return (false, nil) }
+    var at = piece + Self.pieceSize - 1
+    while at >= piece, words[at] == 0 { at -= 1 }
+    return (true, at < piece ? nil : start + at - piece)
   }
 
   /// The first cluster from `start` on, below `end`, that may be referenced.

@@ -177,12 +177,17 @@ package enum Qcow2Image {
         let count = min(slice - entry % slice, Int(min(left, UInt64(slice))))
         let data =
           header.hasDataFile ? guest : UInt64(try refcounts.allocate(count)) << bits
-        for position in 0..<count {
-          let at = (entry + position) * header.l2EntrySize
-          let offset = data + UInt64(position) << bits
-          table.storeBigEndian(offset | Qcow2Entry.copied, at: at)
-          if !header.hasDataFile { end = max(end, offset + options.clusterSize) }
+        if header.l2EntrySize == 8 {
+          table.storeRisingWords(
+            at: entry * 8, count: count, from: data | Qcow2Entry.copied, step: options.clusterSize)
+        } else {
+          for position in 0..<count {
+            let offset = data + UInt64(position) << bits
+            table.storeBigEndian(
+              offset | Qcow2Entry.copied, at: (entry + position) * header.l2EntrySize)
+          }
         }
+        if !header.hasDataFile { end = max(end, data + UInt64(count) << bits) }
         entry += count
         guest += UInt64(count) << bits
         left -= UInt64(count)

@@ -201,23 +201,20 @@ extension Qcow2Maintenance {
   /// Counts with another width: new blocks and a new table beside the old ones.
   mutating func changeRefcountOrder(_ order: UInt32) throws(BlockError) {
     let old = refcounts
-    let size = header.clusterSize
-    let clusters = Int((file.length + UInt64(size) - 1) >> bits)
     let newShift = Int(header.clusterBits) + 3 - Int(order)
     let maximum = order == 6 ? UInt64(Int64.max) : (UInt64(1) << UInt64(1 << order)) - 1
-    // The clusters in use; everything new is behind them.
-    var start = clusters
-    while start > 0, try old.refcount(start - 1) == 0 { start -= 1 }
+    // The clusters in use, everything new is behind them. Wherever the file ends: a table of zeros may be behind that, and a sparse file is long.
+    var start = 0
     var needed: Set<Int> = []
-    for cluster in 0..<start {
-      let count = try old.refcount(cluster)
+    try old.forEachUsed { cluster, count throws(BlockError) in
       if count > maximum {
         throw BlockError(
           EINVAL,
           "Cannot decrease refcount entry width to \(1 << order) bits: Cluster at offset 0x\(String(UInt64(cluster) << bits, radix: 16)) has a refcount of \(count)"
         )
       }
-      if count > 0 { needed.insert(cluster >> newShift) }
+      start = cluster + 1
+      needed.insert(cluster >> newShift)
     }
     // In the old structures the new ones are not counted and the other way round: until the header says which is valid, the others leak.
     var gone: Set<Int> = []

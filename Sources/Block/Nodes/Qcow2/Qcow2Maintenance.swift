@@ -18,6 +18,7 @@ package struct Qcow2Maintenance {
     self.file = file
     header = try Qcow2Header.read(from: file, options: .check)
     refcounts = try Qcow2Refcounts(file: file, header: header)
+    try refcounts.checkBlocksAreDistinct()
   }
 
   var bits: UInt64 { UInt64(header.clusterBits) }
@@ -126,8 +127,7 @@ package struct Qcow2Maintenance {
     order.sort { l1[$0] & Qcow2Entry.offsetMask < l1[$1] & Qcow2Entry.offsetMask }
     let size = header.clusterSize
     let perRead = max(1, (1 << 20) / size)
-    let buffer = IOBuffer(count: perRead * size)
-    var words = [UInt64](repeating: 0, count: size / 8)
+    let buffer = IOBuffer(count: max(1, min(perRead, order.count)) * size)
     var next = 0
     while next < order.count {
       let start = l1[order[next]] & Qcow2Entry.offsetMask
@@ -140,18 +140,16 @@ package struct Qcow2Maintenance {
           EIO, "L2 table offset 0x\(String(start, radix: 16)) unaligned (L1 index: \(order[next]))")
       }
       try file.read(start, into: buffer.vector(0..<run * size))
+      // Changed tables that are neighbours are written in one request.
+      var changed = 0..<0
       for position in 0..<run {
         let index = order[next + position]
-        buffer.loadBigEndianWords(at: position * size, into: &words, at: 0, count: words.count)
-        let changed = try walkTable(&words, delta, flags)
-        if changed {
-          buffer.storeBigEndianWords(words, at: 0, count: words.count, to: position * size)
+        if try walkTable(buffer, position * size, delta, flags) {
+          let from = changed.upperBound == position ? changed.lowerBound : position
+          if from == position { try write(buffer, changed, start) }
+          changed = from..<position + 1
         }
-        let table = start + UInt64(position * size)
-        if changed {
-          try file.write(table, from: buffer.vector(position * size..<(position + 1) * size), [])
-        }
-        let cluster = Int(table >> bits)
+        let cluster = Int(start >> bits) + position
         if delta != 0 { try refcounts.add(delta, clusters: cluster..<cluster + 1) }
         switch flags {
         case .keep: break
@@ -164,70 +162,87 @@ package struct Qcow2Maintenance {
           }
         }
       }
+      try write(buffer, changed, start)
       next += max(run, 1)
     }
   }
 
-  /// One L2 table; whether it was changed. Refcounts of clusters in a row are changed together.
-  private mutating func walkTable(
-    _ words: inout [UInt64], _ delta: Int, _ flags: Flags
+  /// Writes some of the tables in `buffer`, the first of which belongs to `start`.
+  private func write(_ buffer: IOBuffer, _ tables: Range<Int>, _ start: UInt64) throws(BlockError) {
+    guard !tables.isEmpty else { return }
+    let size = header.clusterSize
+    try file.write(
+      start + UInt64(tables.lowerBound * size),
+      from: buffer.vector(tables.lowerBound * size..<tables.upperBound * size), [])
+  }
+
+  /// One L2 table, at `base` in the buffer; whether it was changed. Clusters in a row are treated together.
+  private func walkTable(
+    _ buffer: IOBuffer, _ base: Int, _ delta: Int, _ flags: Flags
   ) throws(BlockError) -> Bool {
-    let step = header.l2EntrySize / 8
-    let mask = UInt64(header.clusterSize - 1)
+    let entrySize = header.l2EntrySize
     // What is asked of the header in the loop would copy all of it each time.
     let (clusterBits, hasDataFile) = (header.clusterBits, header.hasDataFile)
     let bits = UInt64(clusterBits)
+    let clusterSize = UInt64(1) << bits
     var changed = false
-    var first = 0
-    var end = 0
-    for index in stride(from: 0, to: words.count, by: step) {
-      let entry = words[index]
-      if entry == 0 { continue }
+    let end = base + header.clusterSize
+    var at = base
+    while at < end {
+      if entrySize == 8 {
+        at += buffer.zeroWords(at: at, limit: (end - at) / 8) * 8
+        if at >= end { break }
+      }
+      let entry = buffer.loadBigEndian(UInt64.self, at: at)
       let place = entry & Qcow2Entry.offsetMask
       if entry & Qcow2Entry.compressed != 0 {
         if delta != 0 {
           let range = Qcow2Entry.compressedRange(entry, clusterBits: clusterBits)
           try refcounts.add(Int64(delta), bytes: range.offset, range.length)
         }
+        at += entrySize
         continue
       }
-      if place == 0 || hasDataFile { continue }
-      guard place & mask == 0 else {
+      if place == 0 || hasDataFile {
+        at += entrySize
+        continue
+      }
+      guard place & (clusterSize - 1) == 0 else {
         throw BlockError(
           EIO,
-          "Cluster allocation offset 0x\(String(place, radix: 16)) unaligned (entry \(index / step))"
+          "Cluster allocation offset 0x\(String(place, radix: 16)) unaligned (entry \((at - base) / entrySize))"
         )
       }
-      let cluster = Int(truncatingIfNeeded: place >> bits)
-      if delta != 0 {
-        if cluster != end {
-          if end > first { try refcounts.add(delta, clusters: first..<end) }
-          first = cluster
-        }
-        end = cluster &+ 1
-      }
-      let wanted: UInt64
+      let first = Int(truncatingIfNeeded: place >> bits)
+      // No further than offsets go: what looks like the next one may be reserved bits.
+      let room = Int(truncatingIfNeeded: (Qcow2Entry.offsetMask - place) >> bits) + 1
+      let run =
+        entrySize == 8
+        ? buffer.risingWords(at: at, limit: min(room, (end - at) / 8), step: clusterSize) : 1
+      if delta != 0 { try refcounts.add(delta, clusters: first..<first + run) }
       switch flags {
-      case .keep: continue
-      case .clear: wanted = 0
+      case .keep: break
+      case .clear:
+        if entry & Qcow2Entry.copied != 0 {
+          buffer.changeWords(
+            at: at, count: run, clear: Qcow2Entry.copied, set: 0)
+          changed = true
+        }
       case .update:
-        wanted = try refcounts.refcount(cluster) == 1 ? Qcow2Entry.copied : 0
+        var cluster = first
+        while cluster < first + run {
+          let same = try refcounts.onesRun(cluster, below: first + run)
+          if same.isOne != (entry & Qcow2Entry.copied != 0) {
+            buffer.changeWords(
+              at: at + (cluster - first) * 8, count: same.end - cluster,
+              clear: Qcow2Entry.copied, set: same.isOne ? Qcow2Entry.copied : 0)
+            changed = true
+          }
+          cluster = same.end
+        }
       }
-      if entry & Qcow2Entry.copied != wanted {
-        words[index] = entry & ~Qcow2Entry.copied | wanted
-        changed = true
-      }
+      at += run * entrySize
     }
-    if end > first { try refcounts.add(delta, clusters: first..<end) }
     return changed
-  }
-
-  /// Frees the file's tail in which nothing is.
-  mutating func cutTail() throws(BlockError) {
-    let length = file.length
-    var last = Int((length + UInt64(header.clusterSize) - 1) >> bits)
-    while last > 0, try refcounts.refcount(last - 1) == 0 { last -= 1 }
-    let end = UInt64(last) << bits
-    if end < length { try file.truncate(to: end, .off) }
   }
 }

@@ -55,7 +55,7 @@ extension Qcow2Node {
   package func maintain<R: Sendable>(
     _ body: (inout Qcow2Maintenance) throws(BlockError) -> R
   ) throws(BlockError) -> R {
-    if options.readOnly { throw BlockError(EPERM, "Block node is read-only") }
+    if isReadOnly { throw BlockError(EPERM, "Block node is read-only") }
     return try exclusively { () throws(BlockError) in
       // The second writes the refcounts of what the first has freed.
       try commit(isFlush: true)
@@ -91,14 +91,17 @@ extension Qcow2Node {
     changed: WaitWord
   ) throws(BlockError) -> Qcow2State {
     let layout = Qcow2Layout(header)
-    let l1 = try readWords(file, header.l1TableOffset, Int(header.l1Size))
-    let refcountEntries = header.refcountTableEntries
+    // A check reads the tables piece by piece: they are not held twice. Nothing else is done with such a node, whose disk is empty.
+    let isForChecking = options.isForChecking
+    let size = isForChecking ? 0 : header.size
+    let l1 = try readWords(file, header.l1TableOffset, isForChecking ? 0 : Int(header.l1Size))
+    let refcountEntries = isForChecking ? 0 : header.refcountTableEntries
     let table = try readWords(file, header.refcountTableOffset, refcountEntries)
     let fileSize = file.length
     var state = Qcow2State(
-      header: header, layout: layout, size: header.size,
+      header: header, layout: layout, size: size,
       mapping: Qcow2Mapping(
-        layout: layout, l1: l1, l1Offset: header.l1TableOffset, size: header.size,
+        layout: layout, l1: l1, l1Offset: header.l1TableOffset, size: size,
         cacheSize: options.l2CacheSize),
       refcounts: Qcow2RefcountCache(
         layout: layout, table: table, tableOffset: header.refcountTableOffset, fileSize: fileSize,
@@ -199,6 +202,8 @@ extension Qcow2Node {
   /// (`commit`). Throws what reading throws.
   package func reload() throws(BlockError) {
     let header = try Qcow2Header.read(from: file, options: .check)
+    var options = options
+    options.readOnly = isReadOnly
     let fresh = try Self.readState(
       header, file: file, hasBacking: backing != nil, options: options, changed: changed)
     committing.withLock { _ in
@@ -215,12 +220,35 @@ extension Qcow2Node {
   }
 
   package func flush() throws(BlockError) {
-    if options.readOnly { return }
+    if isReadOnly { return }
     try commit(isFlush: true)
   }
 
+  package func setReadOnly(_ isReadOnly: Bool) throws(BlockError) {
+    guard isReadOnly != self.isReadOnly else { return }
+    try exclusively { () throws(BlockError) in
+      if isReadOnly {
+        try close()
+        readOnly.store(true, ordering: .releasing)
+        return
+      }
+      guard !file.isReadOnly else { throw BlockError(EACCES, "Block node is read-only") }
+      var header = try Qcow2Header.read(from: file, options: .writable)
+      if header.incompatible.contains(.dirty) { header = try Self.repair(file) }
+      try Self.checkWritable(header)
+      readOnly.store(false, ordering: .releasing)
+      do throws(BlockError) {
+        try reload()
+        try beginWriting()
+      } catch {
+        readOnly.store(true, ordering: .releasing)
+        throw error
+      }
+    }
+  }
+
   package func close() throws(BlockError) {
-    if options.readOnly { return }
+    if isReadOnly { return }
     if state.withLock({ $0.isCorrupt }) {
       try file.flush()
       return

@@ -145,47 +145,4 @@ extension Qcow2Node {
     }
     return true
   }
-
-  package func status(_ offset: UInt64, _ count: UInt64) throws(BlockError) -> BlockStatus {
-    let size = length
-    guard offset < size, count > 0 else {
-      return BlockStatus(length: count, isAllocated: true, isZero: true, isData: false)
-    }
-    let epoch = try enter()
-    defer { leave(epoch) }
-    var extent = try lookup(offset, min(count, size - offset))
-    // Stretches of tables that continue each other.
-    while extent.length < min(count, size - offset), extent.kind != .compressed {
-      let next = try lookup(offset + extent.length, min(count, size - offset) - extent.length)
-      guard next.kind == extent.kind, next.hasPlace == extent.hasPlace,
-        !extent.hasPlace || next.host == extent.host + extent.length
-      else { break }
-      extent.length += next.length
-    }
-    let place = extent.hasPlace && !isEncrypted ? extent.host : nil
-    switch extent.kind {
-    case .data:
-      return BlockStatus(
-        length: extent.length, isAllocated: true, isZero: false, isData: true, hostOffset: place)
-    case .compressed:
-      return BlockStatus(
-        length: extent.length, isAllocated: true, isZero: false, isData: true, isCompressed: true)
-    case .zero:
-      return BlockStatus(
-        length: extent.length, isAllocated: true, isZero: true, isData: false, hostOffset: place)
-    case .unallocated:
-      var isZero = backing == nil
-      if let backing {
-        let below = backing.length
-        if offset >= below {
-          isZero = true
-        } else {
-          extent.length = min(extent.length, below - offset)
-        }
-      }
-      return BlockStatus(
-        length: extent.length, isAllocated: false, isZero: isZero, isData: false,
-        hostOffset: place)
-    }
-  }
 }

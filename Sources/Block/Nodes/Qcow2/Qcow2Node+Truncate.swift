@@ -4,7 +4,7 @@ import Synchronization
 
 extension Qcow2Node {
   package func truncate(to length: UInt64, _ preallocation: Preallocation) throws(BlockError) {
-    if options.readOnly { throw BlockError(EPERM, "Block node is read-only") }
+    if isReadOnly { throw BlockError(EPERM, "Block node is read-only") }
     guard length % 512 == 0 else {
       throw BlockError(EINVAL, "The new size must be a multiple of 512")
     }

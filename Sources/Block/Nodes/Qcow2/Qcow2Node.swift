@@ -7,13 +7,14 @@ import Synchronization
 /// The tables are a model (`Qcow2State`) behind one lock; no I/O happens with it held. Whoever needs a part of a table that is not in memory reads it and
 /// asks again. Changed tables stay in memory until `flush`, `close` or until they are many; then they are written in an order in which
 /// the image is whole after every write: refcounts, then what refers to the clusters, then what refers to that; freed clusters last (`commit`).
-package final class Qcow2Node: BlockNode {
+package final class Qcow2Node: ReopenableNode {
   package let driver = "qcow2"
   package let name: String
   let file: any BlockNode
   let backing: (any BlockNode)?
   let dataFile: (any BlockNode)?
   package let options: Qcow2Options
+  let readOnly: Atomic<Bool>
   package let layout: Qcow2Layout
   /// LUKS or AES: nothing but metadata can be read.
   package let isEncrypted: Bool
@@ -45,6 +46,7 @@ package final class Qcow2Node: BlockNode {
     self.backing = backing
     self.dataFile = dataFile
     self.options = options
+    readOnly = Atomic(options.readOnly)
     layout = state.layout
     isEncrypted = state.header.cryptMethod != 0
     changed = state.changed
@@ -63,7 +65,7 @@ package final class Qcow2Node: BlockNode {
     return limits
   }
 
-  package var isReadOnly: Bool { options.readOnly }
+  package var isReadOnly: Bool { readOnly.load(ordering: .acquiring) }
 
   package var children: [BlockChild] {
     var result = [BlockChild(role: "file", node: file)]
@@ -167,7 +169,7 @@ package final class Qcow2Node: BlockNode {
 
   /// The same for requests that change the image. Throws when it must not be changed.
   func enterWriting() throws(BlockError) -> Int {
-    if options.readOnly { throw BlockError(EPERM, "Block node is read-only") }
+    if isReadOnly { throw BlockError(EPERM, "Block node is read-only") }
     return try model { (state) throws(Qcow2Need) in
       if state.isCorrupt { throw .failed(EIO, "Image is corrupt") }
       return try self.count(&state)
@@ -225,7 +227,7 @@ package final class Qcow2Node: BlockNode {
 
   /// Tells of damage, once; fatal damage of a writable image also marks it, and nothing is written any more.
   func report(_ corruption: Qcow2Corruption) {
-    let isFatal = corruption.isFatal && !options.readOnly
+    let isFatal = corruption.isFatal && !isReadOnly
     if isFatal {
       let first = state.withLock { state in
         let first = !state.isCorrupt

@@ -59,7 +59,8 @@ package struct Qcow2Corruption: Equatable, Sendable {
 /// How an image is opened (`-blockdev driver=qcow2`).
 package struct Qcow2Options: Sendable {
   package var readOnly = false
-  /// For checks and repairs: opens dirty and corrupt images, does not repair them by itself.
+  /// For checks and repairs (`Qcow2Check`) alone: opens dirty and corrupt images, does not repair them by itself, and reads no tables, so that its disk
+  /// has no bytes.
   package var isForChecking = false
   /// `discard=unmap`: freed clusters are discarded in the file below.
   package var discard = false

@@ -40,7 +40,7 @@ struct Qcow2RefcountBuilder {
       for cluster in first..<first + 1 << shift {
         let references = own.contains(cluster) ? 1 : cluster < start ? try count(cluster) : 0
         if references > 0 {
-          Qcow2Refcounts.store(block, cluster - first, order, references)
+          block.setLane(cluster - first, order, references)
         }
       }
       let place = UInt64(start + tableClusters + position) << UInt64(clusterBits)

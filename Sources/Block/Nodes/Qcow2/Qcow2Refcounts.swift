@@ -25,6 +25,9 @@ final class Qcow2Refcounts {
   private let memoryLimit = 32 << 20
 
   private var clusterSize: Int { 1 << clusterBits }
+  private var maximum: UInt64 {
+    order == 6 ? UInt64(Int64.max) : (UInt64(1) << UInt64(1 << order)) - 1
+  }
   private var blockMask: Int { (1 << blockShift) - 1 }
 
   /// The refcounts of the image in `file`. Throws `BlockError` of reading the table.
@@ -61,7 +64,7 @@ final class Qcow2Refcounts {
   /// The refcount of a cluster. Throws `BlockError` when its block cannot be read or lies at an impossible place.
   func refcount(_ cluster: Int) throws(BlockError) -> UInt64 {
     guard let block = try block(cluster >> blockShift) else { return 0 }
-    return Self.load(block, cluster & blockMask, order)
+    return block.lane(cluster & blockMask, order)
   }
 
   /// Adds to the refcount of a cluster that has a block. Throws `BlockError`: `EINVAL` when it would leave its range, `EIO` when the block is bad.
@@ -70,13 +73,12 @@ final class Qcow2Refcounts {
     guard let block = try block(index) else {
       throw BlockError(EIO, "Refcount of an unused cluster cannot be changed")
     }
-    let old = Self.load(block, cluster & blockMask, order)
+    let old = block.lane(cluster & blockMask, order)
     let new = delta < 0 ? old &- UInt64(-delta) : old &+ UInt64(delta)
-    let maximum = order == 6 ? UInt64(Int64.max) : (UInt64(1) << UInt64(1 << order)) - 1
     guard delta < 0 ? new <= old : new >= old && new <= maximum else {
       throw BlockError(EINVAL, "Refcount of cluster \(cluster) would leave its range")
     }
-    Self.store(block, cluster & blockMask, order, new)
+    block.setLane(cluster & blockMask, order, new)
     dirty[index] = true
     if new == 0 { firstFree = min(firstFree, cluster) }
   }
@@ -87,36 +89,87 @@ final class Qcow2Refcounts {
     guard let block = try block(index) else {
       throw BlockError(EIO, "Refcount of an unused cluster cannot be changed")
     }
-    Self.store(block, cluster & blockMask, order, value)
+    block.setLane(cluster & blockMask, order, value)
     dirty[index] = true
     if value == 0 { firstFree = min(firstFree, cluster) }
   }
 
-  /// Adds 1 or -1 to the refcounts of clusters in a row. Throws `BlockError` as `add` does; nothing has been written then.
+  /// Adds 1 or -1 to the refcounts of clusters in a row. Throws `BlockError` as `add` does; nothing has been written then, but what is in memory is of no
+  /// use any more.
   func add(_ delta: Int, clusters: Range<Int>) throws(BlockError) {
+    try forEachBlock(of: clusters) { (index, first, part) throws(BlockError) in
+      guard let block = try block(index) else {
+        throw BlockError(EIO, "Refcount of an unused cluster cannot be changed")
+      }
+      let result = block.addToLanes(delta, part, order, maximum: maximum)
+      guard result.fits else {
+        throw BlockError(
+          EINVAL,
+          "Refcounts of clusters \(first + part.lowerBound) to \(first + part.upperBound - 1) would leave their range"
+        )
+      }
+      if result.hasZero { firstFree = min(firstFree, first + part.lowerBound) }
+      dirty[index] = true
+    }
+  }
+
+  /// Sets the refcounts of clusters in a row that have blocks. Throws `BlockError` as `add` does.
+  func set(_ value: UInt64, clusters: Range<Int>) throws(BlockError) {
+    try forEachBlock(of: clusters) { (index, first, part) throws(BlockError) in
+      guard let block = try block(index) else {
+        throw BlockError(EIO, "Refcount of an unused cluster cannot be changed")
+      }
+      block.fillLanes(part, order, value)
+      dirty[index] = true
+      if value == 0 { firstFree = min(firstFree, first + part.lowerBound) }
+    }
+  }
+
+  /// Whether a cluster's refcount is one, and how many clusters from there on, below `end`, are alike in that. Throws `BlockError` as `refcount` does.
+  func onesRun(_ cluster: Int, below end: Int) throws(BlockError) -> (isOne: Bool, end: Int) {
+    let index = cluster >> blockShift
+    let first = index << blockShift
+    let stop = min(end, first + 1 << blockShift)
+    guard let block = try block(index) else { return (false, stop) }
+    let isOne = block.lane(cluster & blockMask, order) == 1
+    let next = block.firstLane(in: cluster - first..<stop - first, order, 1, isEqual: !isOne)
+    return (isOne, next.map { first + $0 } ?? stop)
+  }
+
+  /// Calls `body` with each cluster that has a refcount, and that. Throws what `body` throws, and `BlockError` as `refcount` does.
+  func forEachUsed(_ body: (Int, UInt64) throws(BlockError) -> Void) throws(BlockError) {
+    for index in table.indices {
+      guard let block = try block(index) else { continue }
+      let first = index << blockShift
+      var lane = 0
+      while let used = block.firstLane(in: lane..<1 << blockShift, order, 0, isEqual: false) {
+        try body(first + used, block.lane(used, order))
+        lane = used + 1
+      }
+      forget(index)
+    }
+  }
+
+  /// Throws `BlockError` (`EIO`) when two entries of the table mean the same block: nothing can be changed then, and looking at all of them might
+  /// take for ever.
+  func checkBlocksAreDistinct() throws(BlockError) {
+    let places = table.filter { $0 != 0 }.sorted()
+    for (one, next) in zip(places, places.dropFirst()) where one == next {
+      throw BlockError(
+        EIO, "Refcount block at offset 0x\(String(one, radix: 16)) is referenced twice")
+    }
+  }
+
+  /// Calls `body` for each block that clusters lie in: its index, its first cluster, and which of its refcounts.
+  private func forEachBlock(
+    of clusters: Range<Int>, _ body: (Int, Int, Range<Int>) throws(BlockError) -> Void
+  ) throws(BlockError) {
     var cluster = clusters.lowerBound
     while cluster < clusters.upperBound {
       let index = cluster >> blockShift
-      let end = min(clusters.upperBound, (index + 1) << blockShift)
-      guard order == 4, let block = try block(index) else {
-        while cluster < end {
-          try add(Int64(delta), cluster)
-          cluster += 1
-        }
-        continue
-      }
       let first = index << blockShift
-      var freed = false
-      for position in cluster - first..<end - first {
-        let new = Int(block.loadBigEndian(UInt16.self, at: position &* 2)) &+ delta
-        guard let stored = UInt16(exactly: new) else {
-          throw BlockError(EINVAL, "Refcount of cluster \(first + position) would leave its range")
-        }
-        if stored == 0 { freed = true }
-        block.storeBigEndian(stored, at: position &* 2)
-      }
-      if freed { firstFree = min(firstFree, cluster) }
-      dirty[index] = true
+      let end = min(clusters.upperBound, first + 1 << blockShift)
+      try body(index, first, cluster - first..<end - first)
       cluster = end
     }
   }
@@ -127,6 +180,7 @@ final class Qcow2Refcounts {
     let first = Int(start >> UInt64(clusterBits))
     let last = Int((start &+ count &- 1) >> UInt64(clusterBits))
     guard first <= last else { return }
+    if delta == 1 || delta == -1 { return try add(Int(delta), clusters: first..<last + 1) }
     for cluster in first...last { try add(delta, cluster) }
   }
 
@@ -161,38 +215,9 @@ final class Qcow2Refcounts {
     entry & UInt64(clusterSize - 1) == 0 && entry < UInt64(Int64.max) - UInt64(clusterSize)
   }
 
-  @inline(__always)
-  static func load(_ block: IOBuffer, _ index: Int, _ order: Int) -> UInt64 {
-    switch order {
-    case 4: return UInt64(block.loadBigEndian(UInt16.self, at: index &* 2))
-    case 3: return UInt64(block.loadBigEndian(UInt8.self, at: index))
-    case 5: return UInt64(block.loadBigEndian(UInt32.self, at: index &* 4))
-    case 6: return block.loadBigEndian(UInt64.self, at: index &* 8)
-    default:
-      let byte = block.loadBigEndian(UInt8.self, at: (index << order) >> 3)
-      return UInt64(byte >> UInt8((index << order) & 7)) & ((1 << (1 << UInt64(order))) - 1)
-    }
-  }
-
-  static func store(_ block: IOBuffer, _ index: Int, _ order: Int, _ value: UInt64) {
-    switch order {
-    case 4: block.storeBigEndian(UInt16(truncatingIfNeeded: value), at: index &* 2)
-    case 3: block.storeBigEndian(UInt8(truncatingIfNeeded: value), at: index)
-    case 5: block.storeBigEndian(UInt32(truncatingIfNeeded: value), at: index &* 4)
-    case 6: block.storeBigEndian(value, at: index &* 8)
-    default:
-      let at = (index << order) >> 3
-      let shift = UInt8((index << order) & 7)
-      let mask = UInt8((1 << (1 << order)) - 1) << shift
-      let byte = block.loadBigEndian(UInt8.self, at: at)
-      let bits = UInt8(truncatingIfNeeded: value) << shift & mask
-      block.storeBigEndian(byte & ~mask | bits, at: at)
-    }
-  }
-
   private func store(_ value: UInt64, _ cluster: Int, _ block: IOBuffer?) {
     guard let block else { return }
-    Self.store(block, cluster & blockMask, order, value)
+    block.setLane(cluster & blockMask, order, value)
     dirty[cluster >> blockShift] = true
   }
 
@@ -207,7 +232,7 @@ final class Qcow2Refcounts {
       let start = try freeRun(count, from: firstFree)
       let missing = try firstMissingBlock(start..<start + count)
       guard let missing else {
-        for cluster in start..<start + count { try set(1, cluster) }
+        try set(1, clusters: start..<start + count)
         firstFree = start == firstFree ? start + count : firstFree
         return start
       }
@@ -241,11 +266,21 @@ final class Qcow2Refcounts {
         continue
       }
       // A block is asked for once: a large image has millions of clusters before the first free one.
-      let end = (index + 1) << blockShift
-      while cluster < end, cluster - start < count {
-        if Self.load(block, cluster & blockMask, order) != 0 { start = cluster + 1 }
-        cluster += 1
+      let first = index << blockShift
+      let end = first + 1 << blockShift
+      if cluster == start {
+        let free = block.firstLane(in: cluster - first..<end - first, order, 0)
+        start = free.map { first + $0 } ?? end
+        cluster = start
+        if free == nil {
+          if loaded * clusterSize > memoryLimit { forget(index) }
+          continue
+        }
       }
+      let stop = min(end, start + count)
+      let used = block.firstLane(in: cluster - first..<stop - first, order, 0, isEqual: false)
+      cluster = used.map { first + $0 } ?? stop
+      if used != nil { start = cluster + 1; cluster = start }
     }
     return start
   }
@@ -319,15 +354,28 @@ final class Qcow2Refcounts {
     _ = try writeBlocks()
   }
 
-  /// Writes changed blocks; whether there were any.
+  /// Writes changed blocks, neighbours in one request; whether there were any.
   private func writeBlocks() throws(BlockError) -> Bool {
     var anything = false
-    for index in dirty.indices where dirty[index] {
-      guard let block = blocks[index] else { continue }
+    var index = 0
+    while index < dirty.count {
+      guard dirty[index], let block = blocks[index] else {
+        index += 1
+        continue
+      }
       let place = table[index] & Qcow2Entry.refcountOffsetMask
-      try file.write(place, from: block.vector, [])
-      dirty[index] = false
+      var data = block.vector
+      var next = index + 1
+      while next < dirty.count, dirty[next], let more = blocks[next], data.pieceCount < 64,
+        table[next] & Qcow2Entry.refcountOffsetMask == place + UInt64(data.count)
+      {
+        data.append(contentsOf: more.vector)
+        next += 1
+      }
+      try file.write(place, from: data, [])
+      for written in index..<next { dirty[written] = false }
       anything = true
+      index = next
     }
     return anything
   }

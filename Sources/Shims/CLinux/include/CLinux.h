@@ -18,9 +18,20 @@
 #include <linux/futex.h>
 
 #include "BlockFile.h"
+#include "Userfault.h"
+
+/// Mixes `blocks` blocks of 64 bytes into the eight words of `state` (SHA-256).
+void goliath_sha256(uint32_t *state, const uint8_t *data, size_t blocks, int is_portable);
 
 /// Sleeps while *word == expected, at most `nanoseconds` (negative: for ever). 0 or -errno.
 int goliath_futex_wait(const void *word, uint32_t expected, int64_t nanoseconds);
+
+/// recv(2) and sendmsg(2), but no points where a thread could be cancelled, which cost a twentieth of a small message. -errno on failure.
+int64_t goliath_socket_receive(int descriptor, void *buffer, size_t count, int flags);
+int64_t goliath_socket_send(int descriptor, const struct msghdr *message, int flags);
+
+/// Asks for turns on the processor of so many nanoseconds for the calling thread.
+void goliath_short_turns(uint64_t nanoseconds);
 
 /// Wakes at most `count` sleepers on `word`.
 void goliath_futex_wake(const void *word, int count);
@@ -51,6 +62,9 @@ int goliath_set_thread_name(const char *name);
 
 /// The calling thread's kernel id.
 int64_t goliath_thread_id(void);
+
+/// Waits of the calling thread end when they are due, not up to 50 us later.
+void goliath_exact_timers(void);
 /// At most `count` arenas for malloc: each may reserve 64 MiB of address space.
 void goliath_limit_arenas(int count);
 
@@ -146,6 +160,8 @@ int goliath_tap_set_header_size(int descriptor, int size);
 int goliath_tap_set_offload(int descriptor, unsigned offloads);
 int goliath_tap_set_send_buffer(int descriptor, int size);
 int goliath_tap_set_queue(int descriptor, int is_on);
+/// For a new process before it becomes another program: no signal is blocked or ignored any more. Threads of this one block many.
+void goliath_usual_signals(void);
 /// Runs a script with one argument and waits for it: its status.
 int goliath_run_script(const char *path, const char *argument);
 /// Runs a helper that makes a tap device on a bridge and hands over its descriptor.
@@ -154,3 +170,11 @@ int goliath_run_bridge_helper(const char *helper, const char *bridge, int with_h
 int goliath_multicast_socket(const void *group, const void *local);
 /// The ones' complement sum of 16-bit words as they lie in memory, added to `sum` (RFC 1071); 16 bits.
 uint32_t goliath_ones_sum(const void *bytes, uint64_t size, uint32_t sum);
+
+// MARK: Nodes of a cluster
+
+/// CRC-32C (RFC 3720, B.4) of four little-endian words. `portable`: without the processor's instruction for it.
+uint32_t goliath_crc32c(uint64_t a, uint64_t b, uint64_t c, uint64_t d, int portable);
+
+/// A number that belongs to the calling thread, at first 0. Changes it unless `change` is negative; what it was before.
+int goliath_thread_duty(int change);

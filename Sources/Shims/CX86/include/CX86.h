@@ -23,6 +23,7 @@
 //     then  fill logs of the data TLBs
 //     then  for translated code, by access class: tokens of the code pages that may be entered (X86_TOKENS of 4 bytes),
 //           targets of indirect jumps by the low 16 bits of the address (X86_JUMPS of 8 bytes)
+//     then  the sites, and page-aligned X86Mailbox: what others write
 
 #define X86_STACK_BYTES 65536
 #define X86_XSAVE_OFFSET 4096
@@ -31,13 +32,16 @@
 #define X86_TLB_ENTRIES 1024
 #define X86_ITLB_ENTRIES 256
 #define X86_TLB_CLASSES 3
+#define X86_MAILBOX_ENTRIES 4096
 enum {
   X86_ITLB_OFFSET = X86_TLB_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 32,
   X86_TLB_LOG_OFFSET = X86_ITLB_OFFSET + X86_TLB_CLASSES * X86_ITLB_ENTRIES * 32,
   X86_TOKEN_OFFSET = X86_TLB_LOG_OFFSET + X86_TLB_CLASSES * X86_TLB_ENTRIES * 2,
   X86_JUMP_OFFSET = X86_TOKEN_OFFSET + X86_TLB_CLASSES * X86_TOKENS * 4,
   X86_SITE_OFFSET = X86_JUMP_OFFSET + X86_TLB_CLASSES * X86_JUMPS * 8,
-  X86_STATE_BYTES = X86_SITE_OFFSET + 2 * X86_SITES * 32,
+  X86_MAILBOX_OFFSET = (X86_SITE_OFFSET + 2 * X86_SITES * 32 + 4095) & ~4095,
+  X86_MAILBOX_BYTES = 4096 + X86_MAILBOX_ENTRIES * 8,
+  X86_STATE_BYTES = X86_MAILBOX_OFFSET + X86_MAILBOX_BYTES,
 };
 
 /// A segment register with its hidden part; `attributes` as in the VMX access rights (SDM vol. 3C, 25.4.1).
@@ -121,8 +125,7 @@ typedef struct {
   uint8_t slowMode;
   /// All other flags: TF IF DF IOPL NT RF VM AC VIF VIP ID.
   uint32_t eflags;
-  /// What other threads and slow paths ask for, X86_REQUEST_*. Atomic.
-  uint32_t request;
+  uint32_t unused;
 
   /// 0xFFFFFFFF outside 64-bit mode, else all ones.
   uint64_t linearMask;
@@ -189,12 +192,40 @@ typedef struct {
   /// Entries that a data TLB holds before it is emptied; 0: as many as it has.
   uint32_t tlbLimit;
   X86Translated translated;
-  /// 1 while the vCPU's thread may use what its TLBs and its code cache hold. At 0 it takes what others have invalidated before it goes
-  /// on. Atomic.
-  uint32_t isExecuting;
-  /// The number of the last invalidation that was taken. Atomic.
-  uint64_t invalidationsTaken;
 } X86State;
+
+/// What others tell the vCPU, and may know of it: threads of this process or, with shared memory, of others that map these pages. All
+/// fields are atomic, and nothing here is ever held by anybody, so that a process may die at any moment.
+typedef struct {
+  /// What is to be looked at between blocks, X86_REQUEST_*.
+  uint32_t request;
+  /// 1 while the vCPU's thread may use what its TLBs and its code cache hold. At 0 it takes what others have invalidated before it goes
+  /// on.
+  uint32_t isExecuting;
+  /// How many invalidations the vCPU has taken.
+  uint64_t taken;
+  /// Advances when somebody sleeps and the vCPU has taken something, or no longer executes.
+  uint32_t progress;
+  uint32_t ownRest;
+  uint64_t ownLine[5];
+  /// How many invalidations others have asked for. The one with number n (from 0) is in entries[n % X86_MAILBOX_ENTRIES] soon after.
+  uint64_t asked;
+  /// Threads that sleep until `progress` advances. One of a process that died stays counted, which costs the vCPU calls that wake nobody.
+  uint32_t sleepers;
+  uint32_t othersRest;
+  uint64_t othersLine[502];
+  /// Bits 0 to 39: number of the page; 40 and 41: X86_FORGET_*; from 42 on: n / X86_MAILBOX_ENTRIES + 1.
+  uint64_t entries[X86_MAILBOX_ENTRIES];
+} X86Mailbox;
+
+_Static_assert(sizeof(X86Mailbox) == X86_MAILBOX_BYTES && offsetof(X86Mailbox, asked) == 64, "layout");
+
+/// What an invalidation is about: code decoded from a page; its write tags, for it became code elsewhere or another node has the right;
+/// everything known of it; everything there is.
+#define X86_FORGET_CODE 0
+#define X86_FORGET_WRITES 1
+#define X86_FORGET_PAGE 2
+#define X86_FORGET_ALL 3
 
 /// Empties all sites. After every change that makes the TLB lose something.
 void x86_sites_drop(X86State *_Nonnull s);
@@ -213,7 +244,7 @@ enum {
   x86OffsetSegment = offsetof(X86State, segment),
   x86OffsetDR = offsetof(X86State, dr),
   x86OffsetPDPTE = offsetof(X86State, pdpte),
-  x86OffsetRequest = offsetof(X86State, request),
+  x86OffsetRequest = X86_MAILBOX_OFFSET + offsetof(X86Mailbox, request),
   x86OffsetEFLAGS = offsetof(X86State, eflags),
   x86OffsetSavedRAX = offsetof(X86State, translated.savedRAX),
   x86OffsetSpill = offsetof(X86State, translated.spill),
@@ -372,31 +403,68 @@ static inline void *_Nonnull x86_bounce(X86State *_Nonnull s) {
   return (char *)s + X86_BOUNCE_OFFSET;
 }
 
+static inline X86Mailbox *_Nonnull x86_mailbox(const X86State *_Nonnull s) {
+  return (X86Mailbox *)((char *)s + X86_MAILBOX_OFFSET);
+}
 static inline uint32_t x86_request(const X86State *_Nonnull s) {
-  return __atomic_load_n(&s->request, __ATOMIC_ACQUIRE);
+  return __atomic_load_n(&x86_mailbox(s)->request, __ATOMIC_ACQUIRE);
 }
 static inline void x86_request_set(X86State *_Nonnull s, uint32_t bits) {
-  __atomic_fetch_or(&s->request, bits, __ATOMIC_SEQ_CST);
+  __atomic_fetch_or(&x86_mailbox(s)->request, bits, __ATOMIC_SEQ_CST);
 }
 static inline void x86_request_clear(X86State *_Nonnull s, uint32_t bits) {
-  __atomic_fetch_and(&s->request, ~bits, __ATOMIC_SEQ_CST);
+  __atomic_fetch_and(&x86_mailbox(s)->request, ~bits, __ATOMIC_SEQ_CST);
 }
-/// The vCPU begins to use its TLBs; it looks at `request` next. A full fence stands between the two, as on the side of those who ask:
+/// The vCPU begins to use its TLBs; it looks at its requests next. A full fence stands between the two, as on the side of those who ask:
 /// either they see that it executes, or it sees their request.
 static inline void x86_enter(X86State *_Nonnull s) {
-  __atomic_exchange_n(&s->isExecuting, 1, __ATOMIC_SEQ_CST);
+  __atomic_exchange_n(&x86_mailbox(s)->isExecuting, 1, __ATOMIC_SEQ_CST);
 }
+/// Wakes who sleeps in `x86_mailbox_wait`.
+void x86_mailbox_wake(X86Mailbox *_Nonnull m);
+/// Sleeps until the vCPU has taken so many invalidations or does not execute; at most a millisecond, and sometimes for nothing.
+void x86_mailbox_wait(X86Mailbox *_Nonnull m, uint64_t number);
+static inline void x86_mailbox_progressed(X86Mailbox *_Nonnull m) {
+  if (__builtin_expect(__atomic_load_n(&m->sleepers, __ATOMIC_SEQ_CST) != 0, 0)) x86_mailbox_wake(m);
+}
+/// With a full fence before the look at who sleeps: either the sleeper sees that the vCPU has left, or the vCPU sees the sleeper.
 static inline void x86_leave(X86State *_Nonnull s) {
-  __atomic_store_n(&s->isExecuting, 0, __ATOMIC_RELEASE);
+  __atomic_exchange_n(&x86_mailbox(s)->isExecuting, 0, __ATOMIC_SEQ_CST);
+  x86_mailbox_progressed(x86_mailbox(s));
 }
-static inline int x86_is_executing(const X86State *_Nonnull s) {
-  return __atomic_load_n(&s->isExecuting, __ATOMIC_SEQ_CST) != 0;
+static inline int x86_is_executing(const X86Mailbox *_Nonnull m) {
+  return __atomic_load_n(&m->isExecuting, __ATOMIC_SEQ_CST) != 0;
 }
-static inline uint64_t x86_invalidations_taken(const X86State *_Nonnull s) {
-  return __atomic_load_n(&s->invalidationsTaken, __ATOMIC_SEQ_CST);
+/// Another thread gives the vCPU up: its process is gone.
+static inline void x86_mailbox_abandon(X86Mailbox *_Nonnull m) {
+  __atomic_store_n(&m->isExecuting, 0, __ATOMIC_SEQ_CST);
 }
-static inline void x86_set_invalidations_taken(X86State *_Nonnull s, uint64_t number) {
-  __atomic_store_n(&s->invalidationsTaken, number, __ATOMIC_SEQ_CST);
+static inline uint64_t x86_mailbox_lap(uint64_t number) {
+  return (number / X86_MAILBOX_ENTRIES + 1) << 42;
+}
+/// Asks the vCPU to forget something of the page at `physical`; what `taken` must reach. Any thread, any process.
+static inline uint64_t x86_mailbox_post(X86Mailbox *_Nonnull m, uint32_t what, uint64_t physical) {
+  uint64_t number = __atomic_fetch_add(&m->asked, 1, __ATOMIC_SEQ_CST);
+  uint64_t entry = x86_mailbox_lap(number) | (uint64_t)(what & 3) << 40 | (physical >> 12 & 0xFFFFFFFFFF);
+  __atomic_store_n(&m->entries[number % X86_MAILBOX_ENTRIES], entry, __ATOMIC_RELEASE);
+  __atomic_fetch_or(&m->request, X86_REQUEST_INVALIDATE, __ATOMIC_SEQ_CST);
+  return number + 1;
+}
+static inline uint64_t x86_mailbox_asked(const X86Mailbox *_Nonnull m) {
+  return __atomic_load_n(&m->asked, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t x86_mailbox_taken(const X86Mailbox *_Nonnull m) {
+  return __atomic_load_n(&m->taken, __ATOMIC_SEQ_CST);
+}
+static inline void x86_mailbox_take(X86Mailbox *_Nonnull m, uint64_t number) {
+  __atomic_store_n(&m->taken, number, __ATOMIC_SEQ_CST);
+  x86_mailbox_progressed(m);
+}
+/// The request of that number without its lap: what << 40 | page number. All ones: it is not there yet, or was overwritten.
+static inline uint64_t x86_mailbox_entry(const X86Mailbox *_Nonnull m, uint64_t number) {
+  uint64_t entry = __atomic_load_n(&m->entries[number % X86_MAILBOX_ENTRIES], __ATOMIC_ACQUIRE);
+  uint64_t rest = entry ^ x86_mailbox_lap(number);
+  return rest >> 42 == 0 ? rest : ~0ull;
 }
 static inline uint8_t x86_flags_or(uint64_t address, uint8_t bits) {
   return __atomic_fetch_or((uint8_t *)address, bits, __ATOMIC_SEQ_CST);
@@ -405,8 +473,17 @@ static inline uint8_t x86_flags_load(uint64_t address) {
   return __atomic_load_n((uint8_t *)address, __ATOMIC_SEQ_CST);
 }
 static inline uint64_t x86_tsc(void) { return __builtin_ia32_rdtsc(); }
+/// The same once all earlier instructions have ended, as RDTSCP promises: RDTSC alone may run before loads that stand before it.
+static inline uint64_t x86_tsc_ordered(void) {
+  __builtin_ia32_lfence();
+  return __builtin_ia32_rdtsc();
+}
 static inline void x86_pause(void) { __builtin_ia32_pause(); }
-static inline void x86_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+/// What LFENCE, MFENCE and SFENCE promise together: order of memory accesses, and of RDTSC among them.
+static inline void x86_fence(void) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  __builtin_ia32_lfence();
+}
 static inline void x86_cpuid(
   uint32_t leaf, uint32_t subleaf, uint32_t *_Nonnull out /* eax ebx ecx edx */) {
   __asm__ volatile("cpuid"
@@ -696,9 +773,17 @@ void x86_tlb_set(
   X86State *_Nonnull s, int access, uint64_t linear, int writable, uint64_t host,
   uint64_t physical, int isGlobal);
 
-/// The lock that locked accesses take when they cannot be one host instruction (page-crossing, device memory).
-void x86_split_lock(void);
-void x86_split_unlock(void);
+/// The lock that locked accesses take when they cannot be one host instruction (page-crossing, device memory): a word of memory that all
+/// vCPUs see, 0 or the number of the one that has it.
+static inline int x86_split_try(uint32_t *_Nonnull word, uint32_t owner) {
+  uint32_t free = 0;
+  return __atomic_compare_exchange_n(word, &free, owner, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+/// Does nothing unless `owner` has it.
+static inline void x86_split_free(uint32_t *_Nonnull word, uint32_t owner) {
+  uint32_t expected = owner;
+  __atomic_compare_exchange_n(word, &expected, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
 
 #pragma clang diagnostic pop
 
