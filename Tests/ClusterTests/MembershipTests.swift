@@ -254,8 +254,20 @@ final class RunningNodes: Sendable {
     for machine in nodes.machines {
       #expect(!machine.all.contains { $0.hasPrefix("commit") || $0.hasPrefix("finish") })
     }
-    #expect(nodes.machines[0].wait("abort reset"))
-    #expect(nodes.machines[1].wait("abort stop"))
+    for machine in nodes.machines[0...1] {
+      // Who was asked before the refusal came is told that it does not happen; who was not is never asked.
+      for kind in ["reset", "stop"]
+      where machine.all.contains(where: { $0.hasPrefix("prepare \(kind)") }) {
+        #expect(machine.wait("abort \(kind)"))
+      }
+      #expect(!machine.all.contains { $0.hasPrefix("commit") || $0.hasPrefix("finish") })
+    }
+    // Nobody is left in the midst of one: each is asked again.
+    for _ in 0..<50 {
+      #expect(throws: ClusterError(.aborted, "node 2 cannot")) {
+        try nodes.clusters[0].perform(ClusterOperation(.cont))
+      }
+    }
     nodes.end()
   }
 

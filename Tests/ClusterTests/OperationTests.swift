@@ -70,6 +70,8 @@ import Testing
     participant.marker(node(1), .ctl, 1)
     participant.marker(node(2), .ctl, 1)
     participant.marker(node(2), .mem, 1)
+    check(participant.preparedHere(1), false)
+    check(participant.asks(1), true)
     check(participant.isFlushed(from: others), false)
     check(participant.preparedHere(1), true)
     check(participant.isFlushed(from: others), true)
@@ -84,10 +86,12 @@ import Testing
   @Test func markersOfAnOldOperationDoNotCount() {
     var participant = OperationParticipant()
     check(participant.begin(1, ClusterOperation(.stop)), true)
+    check(participant.asks(1), true)
     check(participant.preparedHere(1), true)
     for stream in StreamKind.allCases { participant.marker(node(1), stream, 1) }
     check(participant.abort(1), ClusterOperation(.stop))
     check(participant.begin(2, ClusterOperation(.reset)), true)
+    check(participant.asks(2), true)
     check(participant.preparedHere(2), true)
     check(participant.isFlushed(from: [node(1)]), false)
     for stream in StreamKind.allCases { participant.marker(node(1), stream, 2) }
@@ -98,8 +102,20 @@ import Testing
     var participant = OperationParticipant()
     check(participant.abort(1), nil)
     check(participant.begin(1, ClusterOperation(.reset, payload: [1])), true)
+    check(participant.asks(1), true)
     check(participant.abort(2), nil)
     check(participant.abort(1), ClusterOperation(.reset, payload: [1]))
     check(participant.begin(1, ClusterOperation(.reset)), false)
+  }
+
+  @Test func whatIsGivenUpBeforeTheMachineIsAskedIsNotAskedOfIt() {
+    var participant = OperationParticipant()
+    check(participant.begin(1, ClusterOperation(.stop)), true)
+    check(participant.abort(1), nil)
+    check(participant.isIdle, true)
+    check(participant.asks(1), false)
+    check(participant.begin(2, ClusterOperation(.stop)), true)
+    check(participant.asks(1), false)
+    check(participant.asks(2), true)
   }
 }

@@ -79,8 +79,9 @@ extension JoinedCluster {
   private func listen(_ now: Int64) {
     let quiet: [NodeID] = state.withLock { state in
       guard state.startPayload != nil else { return [] }
+      // Also one whose first heartbeat waits behind what this node does for it.
       return living(state).filter { node in
-        guard let heard = state.peers[node.index].heard else { return false }
+        let heard = state.peers[node.index].heard ?? state.watches[node.index].lastHeard
         return now &- heard > times.heartbeat &* 3 / 2
       }
     }

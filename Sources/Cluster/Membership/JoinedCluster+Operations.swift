@@ -25,9 +25,11 @@ extension JoinedCluster {
       let begun: UInt32? = state.withLock { state in
         guard state.phase == .running || state.phase == .frozen else { return 0 }
         let all = Set(living(state) + [node])
-        guard let number = state.coordinator.begin(all, now: HostClock.monotonic) else {
-          return nil
-        }
+        guard state.participant.isIdle,
+          let number = state.coordinator.begin(all, now: HostClock.monotonic)
+        else { return nil }
+        // Before any answer can come: another node's refusal must find this node's part.
+        _ = state.participant.begin(number, operation)
         state.operation = operation
         return number
       }
@@ -48,7 +50,7 @@ extension JoinedCluster {
     for other in state.withLock({ living($0) }) {
       transport.send(header, bytes: operation.payload, to: other)
     }
-    prepareHere(number, operation)
+    askMachine(number, operation)
     while true {
       let seen = word.value
       if let result = state.withLock({ $0.results.removeValue(forKey: number) }) {
@@ -127,7 +129,12 @@ extension JoinedCluster {
   private func prepareHere(_ number: UInt32, _ operation: ClusterOperation) {
     let isPossible = state.withLock { $0.participant.begin(number, operation) }
     guard isPossible else { return answer(number, isReady: false) }
+    askMachine(number, operation)
+  }
+
+  private func askMachine(_ number: UInt32, _ operation: ClusterOperation) {
     operations.post { [self] in
+      guard state.withLock({ $0.participant.asks(number) }) else { return }
       guard currentDelegate?.prepare(operation) ?? true else {
         // The machine goes on by itself; the others are told by node 0.
         _ = state.withLock { $0.participant.abort(number) }

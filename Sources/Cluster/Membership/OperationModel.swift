@@ -96,6 +96,8 @@ package struct OperationCoordinator: Equatable, Sendable {
 package struct OperationParticipant: Equatable, Sendable {
   private enum Phase: Equatable, Sendable {
     case idle
+    /// Begun; the machine has not been asked.
+    case begun
     case preparing
     /// Prepared here; markers are awaited.
     case flushing
@@ -109,10 +111,12 @@ package struct OperationParticipant: Equatable, Sendable {
 
   package init() {}
 
+  package var isIdle: Bool { phase == .idle }
+
   /// PREPARE has come. False when it cannot be: another is under way.
   package mutating func begin(_ number: UInt32, _ operation: ClusterOperation) -> Bool {
     guard phase == .idle, number > self.number else { return false }
-    phase = .preparing
+    phase = .begun
     self.number = number
     self.operation = operation
     markers = markers.filter { $0.key >= number }
@@ -124,6 +128,13 @@ package struct OperationParticipant: Equatable, Sendable {
     // A few operations ahead are all that can be.
     guard number >= self.number, number <= self.number &+ 16 else { return }
     markers[number, default: []].insert(node.index * 2 + Int(stream.rawValue))
+  }
+
+  /// The machine is about to be asked. False when it need not be any more: another node could not, and the operation was given up.
+  package mutating func asks(_ number: UInt32) -> Bool {
+    guard phase == .begun, number == self.number else { return false }
+    phase = .preparing
+    return true
   }
 
   /// The machine has prepared itself; markers go out now.
@@ -163,8 +174,10 @@ package struct OperationParticipant: Equatable, Sendable {
   /// ABORT has come, or the coordinator is lost. The operation, if the machine was asked to prepare for it.
   package mutating func abort(_ number: UInt32) -> ClusterOperation? {
     guard phase != .idle, phase != .committed, number == self.number else { return nil }
-    phase = .idle
-    defer { operation = nil }
-    return operation
+    defer {
+      phase = .idle
+      operation = nil
+    }
+    return phase == .begun ? nil : operation
   }
 }
