@@ -218,10 +218,11 @@ package final class Machine {
             seat, memory: parts.context.memory, ram: ram, a20: parts.a20, device: remote),
         coherent: coherent,
         hold: { isOn in if isOn { group.hold() } else { group.release() } },
-        signal: { [weak cluster] signal, node, bytes in
-          cluster?.received(signal, from: node, bytes)
+        // The machine, not its part: that may outlive the machine by a moment.
+        signal: { [weak self] signal, node, bytes in
+          self?.cluster?.received(signal, from: node, bytes)
         },
-        lost: { [weak cluster] node, reason in cluster?.lost(node, reason) }))
+        lost: { [weak self] node, reason in self?.cluster?.lost(node, reason) }))
   }
 
   /// All nodes have made their machines: this one can be run together with the others.

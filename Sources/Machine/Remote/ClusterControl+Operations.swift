@@ -109,7 +109,9 @@ extension ClusterControl {
     _ = coordinator.begin(nodes, now: HostClock.monotonic)
     let timer =
       deadline
-      ?? MainLoop.timers.makeTimer { [weak self] in MainLoop.assumeIsolated { self?.expired() } }
+      ?? MainLoop.timers.makeTimer { [weak machine] in
+        MainLoop.assumeIsolated { machine?.cluster?.expired() }
+      }
     deadline = timer
     timer.arm(at: HostClock.monotonic &+ coordinator.limit)
   }

@@ -58,6 +58,7 @@ package struct NodeMemory: Sendable {
         homes: HomeMap(
           homes, nodeCount: seat.transport.nodeCount, bytes: map.ramSize, sliceBytes: slices),
         tuning: tuning)
+      coherent.followClock { [weak seat] in seat?.clockOffset ?? 0 }
       try coherent.start()
       return coherent
     } catch {
