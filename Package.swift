@@ -105,7 +105,7 @@ let package = Package(
     module("DeviceModel", ["Shm", "QAPI", "JSON", "Host"]),
     module("Block", ["QAPI", "JSON", "Host"]),
     module("Jobs", ["QAPI", "Host"]),
-    module("Shm", ["Cluster", "Host", "CLinux"], settings: hotPath),
+    module("Shm", ["Cluster", "Host", "CLinux", "CX86"], settings: hotPath),
     module("Cluster", ["Host"], settings: hotPath),
     module("QAPI", ["JSON"], plugins: ["GenerateQAPI"]),
     module("JSON", ["CJansson"]),

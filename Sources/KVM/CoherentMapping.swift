@@ -110,7 +110,7 @@ package final class CoherentMapping: Sendable {
     isAlone = vcpus <= 1
     threadCount = max(1, min(vcpus, 8))
     memory.observeRevocations { [weak self] page, count, right in self?.close(page, count, right) }
-    memory.observeProgress { [progress] page in progress.wait(for: page) }
+    memory.observeProgress { [progress] page in progress.use(of: page) }
   }
 
   deinit { stop() }

@@ -6,7 +6,10 @@ import Synchronization
 ///
 /// The kernel does not tell when an access after a fault is done. It counts the faults that it has mapped a page for (`pf_fixed`): once that
 /// has advanced since the page was opened, the vCPU is about to enter the guest, and gets half as long again as this took, so that the span
-/// fits slow hosts as well as fast ones. An instruction that needs two pages keeps the first while the second comes, when it was seen to lose them by turns.
+/// fits slow hosts as well as fast ones.
+///
+/// An instruction may need several pages at a time: what it reads and writes, the page tables that the processor walks. A vCPU that loses the first before the last
+/// has come is told by that it asks again for what it has had: those pages are `contested`, and nodes keep them by turns.
 final class PageProgress: Sendable {
   /// The kernel's count of faults of one vCPU that it has mapped pages for.
   final class Counter: Sendable {
@@ -27,9 +30,8 @@ final class PageProgress: Sendable {
   private struct Slot: Sendable {
     var thread: UInt32
     var counter: Counter?
-    /// The page of the last fault, and that of the one before.
+    /// The page of the last fault.
     var page = UInt64.max
-    var previous = UInt64.max
     /// When the fault came, when the page was open, when it was seen mapped; 0: not yet.
     var began: Int64 = 0
     var opened: Int64 = 0
@@ -37,10 +39,7 @@ final class PageProgress: Sendable {
     var count: UInt64 = 0
     /// How often in a row the page was taken before it was mapped.
     var failures: Int64 = 0
-    /// Faults in a row that went to and fro between two pages.
-    var alternations = 0
-    /// The other one stays until then.
-    var keptUntil: Int64 = 0
+    var recent = RecentPages()
     /// Pages that were opened while the counter stood at 0.
     var uncounted = 0
 
@@ -55,16 +54,12 @@ final class PageProgress: Sendable {
     }
 
     mutating func begins(_ address: UInt64, _ now: Int64) {
+      recent.note(address)
       if page == address {
         let isMapped = mapped != 0 || counter.map { $0.value != count } ?? false
         failures = opened == 0 || isMapped ? 0 : min(failures + 1, 5)
       } else {
         failures = 0
-        alternations = previous == address ? min(alternations + 1, 100) : 0
-        // Not as long on all nodes, so that one of them gets both.
-        let span = 1_000_000 + (now & 0xFF) << 14
-        keptUntil = alternations >= PageProgress.manyAlternations ? now + span : 0
-        previous = page
         page = address
       }
       began = now
@@ -100,25 +95,32 @@ final class PageProgress: Sendable {
     }
   }
 
-  private static let manyAlternations = 6
+  /// So long after its last fault a vCPU may still be in want of pages.
+  private static let contestSpan: Int64 = 50_000_000
   /// A page that is opened to the kernel, or to a vCPU that is paused, is never seen mapped.
   private static let patience: Int64 = 1_000_000
   /// Without a counter that counts.
   private static let blindPatience: Int64 = 25_000
 
-  /// In how many nanoseconds to ask again whether the page may go; 0: it may; nil: no vCPU has asked for it last.
-  func wait(for page: GuestAddress) -> Int64? {
+  /// What is known of a page's use, now that somebody wants it.
+  func use(of page: GuestAddress) -> PageUse {
     let now = HostClock.monotonic
     return slots.withLock { slots in
       var longest: Int64?
+      var isContested = false
       for index in slots.indices {
         if slots[index].page == page.rawValue {
           longest = max(longest ?? 0, PageProgress.wait(&slots[index], now))
-        } else if slots[index].previous == page.rawValue, now < slots[index].keptUntil {
-          longest = max(longest ?? 0, 50_000)
+        }
+        // A vCPU that has long had all it needs, or halts, needs no turn.
+        if now &- slots[index].began < PageProgress.contestSpan,
+          slots[index].recent.isContested(page.rawValue)
+        {
+          isContested = true
         }
       }
-      return longest
+      guard let longest else { return isContested ? .contested : .unknown }
+      return longest > 0 ? .unused(longest) : isContested ? .contested : .used
     }
   }
 
@@ -138,9 +140,6 @@ final class PageProgress: Sendable {
       slot.mapped = now
     }
     let span = min(max((slot.mapped &- slot.opened) / 2, 4_000), 5_000_000)
-    let left = slot.mapped &+ span &- now
-    if left > 0 { return left }
-    slot.keptUntil = 0
-    return 0
+    return max(0, slot.mapped &+ span &- now)
   }
 }

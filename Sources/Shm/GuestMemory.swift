@@ -73,7 +73,7 @@ package struct MemorySlot: Sendable {
   private let holder = Atomic<UInt>(0)
   let hasPolicy = Atomic<Bool>(false)
   /// Asks an engine whether the access is done for which a page was opened.
-  private struct Progress: Sendable { let call: @Sendable (GuestAddress) -> Int64? }
+  private struct Progress: Sendable { let call: @Sendable (GuestAddress) -> PageUse }
   private let progressObserver = Mutex<Progress?>(nil)
   /// The engine tells by `progress` when a page may go, not by `settle`.
   let isObserved = Atomic<Bool>(false)
@@ -396,7 +396,7 @@ package struct MemorySlot: Sendable {
   func withdraw(_ page: GuestAddress, count: Int, _ right: PageRight) {
     // Accesses first: one of them may be an engine's that opens the page to a vCPU (`withRight`).
     if hasPolicy.load(ordering: .sequentiallyConsistent) {
-      revocation.withLock { _ in accesses.wait { _ = sched_yield() } }
+      revocation.withLock { _ in accesses.wait() }
     }
     let observers = rights.withLock { $0.observers }
     for observer in observers { observer(page, count, right) }
@@ -425,17 +425,16 @@ package struct MemorySlot: Sendable {
     _ = withPolicy { $0.settle(page: page) }
   }
 
-  /// For an engine that opens pages to its vCPUs and is not told when they have used them: `progress` answers in how many nanoseconds to ask
-  /// about a page again, 0 when it may go, nil when none of its vCPUs has asked for it. Any thread, under locks: it does not wait, and calls
-  /// nothing of the memory.
-  package func observeProgress(_ progress: @escaping @Sendable (GuestAddress) -> Int64?) {
+  /// For an engine that opens pages to its vCPUs and is not told when they have used them: `progress` answers what it knows of a page. Any
+  /// thread, under locks: it does not wait, and calls nothing of the memory.
+  package func observeProgress(_ progress: @escaping @Sendable (GuestAddress) -> PageUse) {
     progressObserver.withLock { $0 = Progress(call: progress) }
     isObserved.store(true, ordering: .sequentiallyConsistent)
   }
 
   /// What the engine answers of a page: see `observeProgress`.
-  func progress(of page: GuestAddress) -> Int64? {
-    progressObserver.withLock { $0 }?.call(page)
+  func progress(of page: GuestAddress) -> PageUse {
+    progressObserver.withLock { $0 }?.call(page) ?? .unknown
   }
 
   /// What became of an access.

@@ -1,3 +1,5 @@
+import CX86
+import Host
 package import Synchronization
 
 /// What a node may do with a page of memory that is shared between nodes.
@@ -16,6 +18,17 @@ package enum PageAccess: Sendable {
   case frozen
   /// The page's bytes were lost with another node. An access is answered by a machine check, never by zeros.
   case lost
+}
+
+/// What an engine that opens pages to its vCPUs knows of the use of one.
+package enum PageUse: Equatable, Sendable {
+  /// None of its vCPUs has asked for it.
+  case unknown
+  /// It may not have been used; ask again in so many nanoseconds.
+  case unused(Int64)
+  case used
+  /// It has been used, but belongs to those that a vCPU loses and asks for again and again: with one of them less it would not get on.
+  case contested
 }
 
 /// Whoever gets rights to pages back from other nodes. Without one, a page once revoked is given back at its first use.
@@ -70,6 +83,9 @@ struct AccessCounts: ~Copyable, Sendable {
   private let even = Atomic<Int>(0)
   private let odd = Atomic<Int>(0)
   private let epoch = Atomic<Int>(0)
+  /// Somebody sleeps until a lane is empty.
+  private let isAwaited = Atomic<Bool>(false)
+  private let word = WaitWord()
 
   /// Begins an access; the lane is to be given to `end`.
   func begin() -> Int {
@@ -83,25 +99,43 @@ struct AccessCounts: ~Copyable, Sendable {
   }
 
   func end(_ lane: Int) {
-    if lane == 0 {
-      even.subtract(1, ordering: .sequentiallyConsistent)
-    } else {
-      odd.subtract(1, ordering: .sequentiallyConsistent)
-    }
+    let left =
+      lane == 0
+      ? even.subtract(1, ordering: .sequentiallyConsistent).newValue
+      : odd.subtract(1, ordering: .sequentiallyConsistent).newValue
+    if left == 0, isAwaited.load(ordering: .sequentiallyConsistent) { word.advance() }
   }
 
   /// Returns when all accesses that began before the call have ended. One caller at a time.
   ///
   /// Twice, because an access may have read the epoch and not yet counted itself when the first change comes; later ones cannot
   /// hold it up.
-  func wait(_ relax: () -> Void) {
+  func wait() {
     for _ in 0..<2 {
       let lane = epoch.wrappingAdd(1, ordering: .sequentiallyConsistent).oldValue & 1
-      if lane == 0 {
-        while even.load(ordering: .sequentiallyConsistent) != 0 { relax() }
-      } else {
-        while odd.load(ordering: .sequentiallyConsistent) != 0 { relax() }
+      var rounds = 0
+      while isUsed(lane) {
+        rounds += 1
+        if rounds < AccessCounts.patience { x86_pause() } else { sleep(lane) }
       }
     }
   }
+
+  private func isUsed(_ lane: Int) -> Bool {
+    (lane == 0
+      ? even.load(ordering: .sequentiallyConsistent) : odd.load(ordering: .sequentiallyConsistent))
+      != 0
+  }
+
+  /// An access that has not ended by now calls the kernel (it opens a page to a guest on KVM) or its thread has lost its CPU, perhaps to this one:
+  /// sched_yield(2) would not give it back soon, for the scheduler holds that this thread has used less of it.
+  private func sleep(_ lane: Int) {
+    let seen = word.value
+    isAwaited.store(true, ordering: .sequentiallyConsistent)
+    if isUsed(lane) { word.wait(while: seen) }
+    isAwaited.store(false, ordering: .sequentiallyConsistent)
+  }
+
+  /// Some microseconds.
+  private static let patience = 200
 }

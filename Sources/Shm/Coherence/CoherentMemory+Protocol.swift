@@ -293,9 +293,11 @@ extension CoherentMemory {
     if users > 0 { return now &+ CoherentMemory.longPin }
     if now < until {
       if unsafe !isObserved || now < entry.pointee.sliceUntil { return until }
-      if let wait = memory.progress(of: address(of: page)) {
-        if wait > 0 { return min(now &+ wait, until) }
-      } else {
+      switch memory.progress(of: address(of: page)) {
+      case .unused(let wait): return min(now &+ wait, until)
+      case .used: break
+      case .contested: if let end = turnEnd(now) { return min(end, until) }
+      case .unknown:
         // It came for a device, which settles.
         let pin = tuning.pinNanoseconds << Int64(min(unsafe entry.pointee.failures, 6))
         let due = unsafe entry.pointee.pinnedUntil &- CoherentMemory.observedPin &+ pin
@@ -304,6 +306,16 @@ extension CoherentMemory {
     }
     unsafe entry.pointee.sliceUntil = 0
     return nil
+  }
+
+  /// When this node's turn ends, in monotonic time; nil when it is another's. By the clock of the cluster, so that one node has it at any time. Nodes that
+  /// each hold half of what both need would wait for each other for ever, and nodes that give it all would take it from each other for ever.
+  private func turnEnd(_ now: Int64) -> Int64? {
+    let time = max(now &+ clock.withLock { $0 }.offset(), 0)
+    guard time / tuning.turnNanoseconds % Int64(transport.nodeCount) == Int64(node.rawValue) else {
+      return nil
+    }
+    return now &+ tuning.turnNanoseconds &- time % tuning.turnNanoseconds
   }
 
   /// A revocation has been obeyed: tells the home, which may be here.

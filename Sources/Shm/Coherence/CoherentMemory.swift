@@ -35,6 +35,9 @@ import Synchronization
     package var pinNanoseconds: Int64 = 50_000
     /// How long a page with more than 200 transfers a second stays with a new owner; 0: no longer than others.
     package var hotSliceNanoseconds: Int64 = 0
+    /// How long a node has its turn, in which it keeps what its vCPUs lose to others again and again (`PageUse.contested`): a few times what it takes
+    /// to fetch the pages of a guest's page tables, stacks and variables.
+    package var turnNanoseconds: Int64 = 8_000_000
     /// Most pages asked for at a time when accesses follow one another.
     package var longestRun: UInt64 = 64
     /// Pages asked for early are opened to the engines as they come. Otherwise at their first use, which costs a call and tells whether they
@@ -82,10 +85,16 @@ import Synchronization
   /// Somebody has said that an access was done: a revocation without it tells something.
   let hasSettled = Atomic<Bool>(false)
   let failureHandler = Mutex<FailureHandler?>(nil)
+  let clock = Mutex(Clock(offset: { 0 }))
   let tracer: CoherenceTracer?
   let recovery = Mutex(Recovery())
   let lostNodes = SharedNodeSet()
   let pagesSent = Atomic<UInt64>(0)
+
+  /// The cluster's time less this host's monotonic time, in nanoseconds.
+  struct Clock: Sendable {
+    let offset: @Sendable () -> Int64
+  }
 
   /// What is told of a message that the protocol does not allow, with the page's last transitions.
   struct FailureHandler: Sendable {
@@ -131,6 +140,11 @@ import Synchronization
   }
 
   private static let seatCount = 512
+
+  /// `offset`: what is to be added to this host's monotonic time for the cluster's, by which the nodes take turns. Without it, they are on one host.
+  package func followClock(_ offset: @escaping @Sendable () -> Int64) {
+    clock.withLock { $0 = Clock(offset: offset) }
+  }
 
   // MARK: - Life
 

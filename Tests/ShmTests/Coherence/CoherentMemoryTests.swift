@@ -107,6 +107,64 @@ import Testing
     #expect(cluster.end() == [])
   }
 
+  /// What a vCPU loses again and again stays in its node's turn, and goes in that of another.
+  @Test func contestedPagesStayInTheTurnOfTheirNode() throws {
+    let cluster = try CoherentCluster(nodes: 3, pages: 256, homes: .node0)
+    let turn = CoherentMemory.Tuning().turnNanoseconds
+    let number = Atomic<Int64>(0)
+    for node in cluster.nodes {
+      // The cluster's time stands, in the midst of somebody's turn.
+      node.coherent.followClock {
+        (number.load(ordering: .relaxed) * 2 + 1) * turn / 2 - HostClock.monotonic
+      }
+    }
+    let use = Mutex(PageUse.contested)
+    cluster[1].observeProgress { _ in use.withLock { $0 } }
+    /// How often node 0 had to wait for a page that a vCPU of node 1 has used.
+    func waits(_ page: Int) -> UInt64 {
+      let before = cluster.statistics(1).pinWaits
+      let address = cluster.address(page)
+      let opened: GuestMemory.Attempt<Void> = cluster[1].attempt(.write, address, 8) {
+        cluster[1].noteOpened(address)
+      }
+      guard case .done = opened else { return .max }
+      #expect(cluster[0].store(address, UInt64(page)))
+      return cluster.statistics(1).pinWaits - before
+    }
+    for (page, owner) in [0, 1, 2, 3, 4, 5, 7].enumerated() {
+      number.store(Int64(owner), ordering: .relaxed)
+      #expect(waits(page) == (owner % 3 == 1 ? 1 : 0), "turn \(owner)")
+    }
+    use.withLock { $0 = .used }
+    #expect(waits(20) == 0)
+    #expect(cluster.end() == [])
+  }
+
+  /// An access that is under way when a page is taken, and its thread without a processor or in the kernel.
+  @Test func pageGoesWhenSlowAccessesToItHaveEnded() throws {
+    let cluster = try CoherentCluster(nodes: 2, pages: 256, homes: .node0)
+    for round in 0..<20 {
+      let address = cluster.address(round)
+      let isIn = WaitWord()
+      let isOut = Atomic<Bool>(false)
+      let started = isIn.value
+      let access = try HostThread(name: "access") {
+        _ =
+          cluster[1].attempt(.write, address, 8) {
+            isIn.advance()
+            HostClock.sleep(nanoseconds: 3_000_000)
+            isOut.store(true, ordering: .releasing)
+          } as GuestMemory.Attempt<Void>
+      }
+      while isIn.value == started { isIn.wait(while: started) }
+      #expect(cluster[0].store(address, UInt64(round)))
+      let hasEnded = isOut.load(ordering: .acquiring)
+      #expect(hasEnded)
+      access.join()
+    }
+    #expect(cluster.end() == [])
+  }
+
   /// Two devices' requests that want each other's pages both get them.
   @Test func pinsOfTwoNodesDoNotWaitForEachOther() throws {
     let cluster = try CoherentCluster(
