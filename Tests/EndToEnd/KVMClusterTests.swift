@@ -21,26 +21,31 @@ struct KVMClusterTests {
     if result.text.contains("cannot use userfaultfd") {
       return print("SKIPPED: firmware on nodes with KVM: \(result.text)")
     }
-    #expect(result.status == 0, "\(result.text.suffix(6000))")
+    try #require(result.status == 0, "\(result.text.suffix(6000))")
     for step in ["both vCPUs run", "stop and cont", "reset", "quit"] {
-      #expect(result.text.contains(step), "\(result.text.suffix(6000))")
+      #expect(result.text.contains(step))
     }
   }
 
-  /// RAM in one object; and, when GOLIATH_LONG is set, by the page over both kinds of sockets, which an emulated host does slowly.
+  /// RAM in one object; and by the page, where the virtual host's clocks must go by what it executes: each tick of the guest's timers costs it several
+  /// faults, each of them exits, and ticks that came by this machine's clock would leave it no time for anything else. TCP, which differs only in its
+  /// sockets, when GOLIATH_LONG is set; so is a second life after a reset.
   @Test(arguments: ["shm", "unix", "tcp"])
   func aStockKernelRunsOnTwoNodes(memory: String) throws {
     if let problem = KVMHost.problem { return print("SKIPPED: nodes on KVM: \(problem)") }
     let isLong = getenv("GOLIATH_LONG") != nil
-    guard isLong || memory == "shm" else {
+    guard isLong || memory != "tcp" else {
       return print("SKIPPED: a kernel on nodes with KVM over \(memory): set GOLIATH_LONG")
     }
+    let isShared = memory == "shm"
     let result = try KVMHost.run(
-      script: "kvm-cluster.sh", [memory] + (isLong ? ["long"] : []), seconds: isLong ? 1800 : 600)
-    #expect(result.status == 0, "\(result.text.suffix(6000))")
+      script: "kvm-cluster.sh", [memory] + (isLong ? ["long"] : []),
+      options: isShared ? [] : ["-i"],
+      seconds: isLong ? 1800 : isShared ? 600 : 1000)
+    try #require(result.status == 0, "\(result.text.suffix(6000))")
     for step in [
       "a stock kernel sees 2 vCPUs", "virtio-blk from the vCPU of node 1",
       "the vCPUs wake each other", "stop and cont", "quit",
-    ] { #expect(result.text.contains(step), "\(result.text.suffix(6000))") }
+    ] { #expect(result.text.contains(step)) }
   }
 }

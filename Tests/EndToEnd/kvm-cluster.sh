@@ -30,7 +30,7 @@ wait_for() {
     sleep 1
   done
 }
-# RAM by the page is slow where every fault of the guest is emulated.
+# In seconds of the virtual host. RAM by the page is slow where every fault of the guest is emulated.
 limit=240
 [ "$mode" = shm ] || limit=1500
 expect() { wait_for $limit grep -q "$1" $log || fail "no '$1'"; }

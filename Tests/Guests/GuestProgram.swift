@@ -1,5 +1,5 @@
 /// A flat test guest: what lies in its memory, and what it must have said at the end.
-package struct GuestProgram: Sendable {
+package struct GuestProgram: Sendable, CustomStringConvertible {
   /// What a host may lack, and then the guest is skipped there.
   package enum Requirement: String, CaseIterable, Sendable {
     case paging32 = "32-bit paging"
@@ -11,6 +11,8 @@ package struct GuestProgram: Sendable {
   }
 
   package let name: String
+  /// In the names of tests: not the bytes.
+  package var description: String { name }
   package var image: [(address: UInt64, bytes: [UInt8])]
   package let transcript: String
   package var end = TestBoard.End.finished(0)
