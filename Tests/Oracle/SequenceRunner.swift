@@ -153,7 +153,7 @@ final class SequenceRunner {
       outcome.error = own.error
       outcome.faultAddress = own.faultAddress
     }
-    if host.vector == 1, own.vector == 1, own.rip == host.rip &+ 1,
+    if host.vector == 1, own.vector == 1, (1...15).contains(own.rip &- host.rip),
       sequence.items.contains(where: { $0.bytes.contains(0xF1) })
     {
       outcome.rip = own.rip
