@@ -37,10 +37,9 @@ import Translator
 
   /// Two vCPUs with the same memory. Throws when one does not come to its HLT.
   private final class Pair {
-    struct Stuck: Error {}
     let memory = GuestMemory()
     private let vms: [any VirtualMachine]
-    private let vcpus: [any VCPU]
+    private let guest: LitmusGuest
 
     /// `apart`: each is the only vCPU of its machine, and knows nothing of the other.
     init(_ mode: Mode, apart: Bool = false) throws {
@@ -50,54 +49,16 @@ import Translator
         try TCGAccelerator(tuning: mode.tuning).makeVM(memory: memory, cpuid: TinyMachine.cpuid)
       }
       self.vms = vms
-      vcpus = try (0..<2).map {
+      let vcpus = try (0..<2).map {
         let id = apart ? 0 : UInt32($0)
         return try vms[apart ? $0 : 0].makeVCPU(
           id: VCPUID(id), apicID: APICID(id), host: RecordingHost())
       }
-      memory.store(GuestAddress(0x10000), UInt64(0x11007))
-      memory.store(GuestAddress(0x11000), UInt64(0x12007))
-      for n in UInt64(0)..<8 { memory.store(GuestAddress(0x12000 + n * 8), n << 21 | 0x87) }
-      memory.store(GuestAddress(0x5008), UInt64(0x00AF_9B00_0000_FFFF))
-      memory.store(GuestAddress(0x5010), UInt64(0x00CF_9300_0000_FFFF))
-      memory.store(GuestAddress(0x6000 + 3 * 16), UInt64(0x0000_8E00_0008_7000))
-      memory.write(GuestAddress(0x7000), LitmusPrograms.breakpoint)
+      guest = LitmusGuest(memory, vcpus)
     }
 
     func run(_ programs: [[UInt8]], _ registers: [[Int: UInt64]]) throws {
-      for (n, vcpu) in vcpus.enumerated() {
-        let start = 0x2_0000 + UInt64(n) * 0x1_0000
-        memory.write(GuestAddress(start), programs[n])
-        var state = TinyMachine.longMode(at: start)
-        state.gdtr = DescriptorTableRegister(base: 0x5000, limit: 0x17)
-        state.idtr = DescriptorTableRegister(base: 0x6000, limit: 0xFFF)
-        state.registers[4] = 0x8000 + UInt64(n) * 0x1000
-        for (register, value) in registers[n] { state.registers[register] = value }
-        try vcpu.writeState(state)
-      }
-      let ended = WaitWord()
-      let halts = Atomic<Int>(0)
-      let left = Atomic<Int>(2)
-      nonisolated(unsafe) let both = vcpus
-      let threads = try (0..<2).map { n in
-        try HostThread(name: "litmus/\(n)") {
-          if both[n].run() == .halt { halts.add(1, ordering: .relaxed) }
-          left.subtract(1, ordering: .sequentiallyConsistent)
-          ended.advance()
-        }
-      }
-      let deadline = HostClock.monotonic + 120_000_000_000
-      while true {
-        let seen = ended.value
-        if left.load(ordering: .sequentiallyConsistent) == 0 { break }
-        let rest = deadline - HostClock.monotonic
-        if rest <= 0 {
-          for vcpu in vcpus { vcpu.requestExit() }
-        }
-        ended.wait(while: seen, nanoseconds: max(rest, 100_000_000))
-      }
-      for thread in threads { thread.join() }
-      if halts.load(ordering: .relaxed) != 2 { throw Stuck() }
+      try guest.run(programs, registers)
     }
 
     func word(_ address: UInt64) -> UInt32 { memory.load(GuestAddress(address)) ?? 0 }

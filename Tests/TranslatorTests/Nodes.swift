@@ -10,14 +10,13 @@ import Translator
 
 /// Nodes of one process with a vCPU each, whose memory is coherent over links within the process. 4 MiB at 0, identity-mapped in 64-bit mode.
 final class Nodes {
-  struct Stuck: Error {}
   private static let size = 4 << 20
 
   let network: InMemoryNetwork
   let memories: [GuestMemory]
   let coherent: [CoherentMemory]
   private let vms: [any VirtualMachine]
-  let vcpus: [any VCPU]
+  private let guest: LitmusGuest
   private let failures = Failures()
 
   private final class Failures: Sendable {
@@ -52,7 +51,7 @@ final class Nodes {
           id: VCPUID(UInt32(n)), apicID: APICID(UInt32(n)), host: RecordingHost()))
       memories.append(memory)
     }
-    (self.memories, self.coherent, self.vms, self.vcpus) = (memories, coherent, vms, vcpus)
+    (self.memories, self.coherent, self.vms) = (memories, coherent, vms)
     let failures = failures
     for one in coherent {
       one.onProtocolError { error, lines in
@@ -61,53 +60,12 @@ final class Nodes {
     }
     try network.start()
     for one in coherent { try one.start() }
-    let memory = memories[0]
-    memory.store(GuestAddress(0x10000), UInt64(0x11007))
-    memory.store(GuestAddress(0x11000), UInt64(0x12007))
-    for n in UInt64(0)..<8 { memory.store(GuestAddress(0x12000 + n * 8), n << 21 | 0x87) }
-    memory.store(GuestAddress(0x5008), UInt64(0x00AF_9B00_0000_FFFF))
-    memory.store(GuestAddress(0x5010), UInt64(0x00CF_9300_0000_FFFF))
-    memory.store(GuestAddress(0x6000 + 3 * 16), UInt64(0x0000_8E00_0008_7000))
-    memory.write(GuestAddress(0x7000), LitmusPrograms.breakpoint)
+    guest = LitmusGuest(memories[0], vcpus)
   }
 
   /// Runs a program on each node to its HLT. Throws when one does not come there.
   func run(_ programs: [[UInt8]], _ registers: [[Int: UInt64]]) throws {
-    for (n, vcpu) in vcpus.enumerated() {
-      let start = 0x2_0000 + UInt64(n) * 0x1_0000
-      memories[0].write(GuestAddress(start), programs[n])
-      var state = TinyMachine.longMode(at: start)
-      state.gdtr = DescriptorTableRegister(base: 0x5000, limit: 0x17)
-      state.idtr = DescriptorTableRegister(base: 0x6000, limit: 0xFFF)
-      state.registers[4] = 0x9000 + UInt64(n) * 0x1000
-      for (register, value) in registers[n] { state.registers[register] = value }
-      try vcpu.writeState(state)
-    }
-    let count = vcpus.count
-    let ended = WaitWord()
-    let halts = Atomic<Int>(0)
-    let left = Atomic<Int>(count)
-    nonisolated(unsafe) let all = vcpus
-    let threads = try (0..<count).map { n in
-      try HostThread(name: "node/\(n)") {
-        if all[n].run() == .halt { halts.add(1, ordering: .relaxed) }
-        left.subtract(1, ordering: .sequentiallyConsistent)
-        ended.advance()
-      }
-    }
-    let deadline = HostClock.monotonic + 120_000_000_000
-    while true {
-      let seen = ended.value
-      if left.load(ordering: .sequentiallyConsistent) == 0 { break }
-      let rest = deadline - HostClock.monotonic
-      if rest <= 0 {
-        for one in coherent { one.freeze() }
-        for vcpu in vcpus { vcpu.requestExit() }
-      }
-      ended.wait(while: seen, nanoseconds: max(rest, 100_000_000))
-    }
-    for thread in threads { thread.join() }
-    if halts.load(ordering: .relaxed) != count { throw Stuck() }
+    try guest.run(programs, registers) { for one in coherent { one.freeze() } }
   }
 
   func word(_ address: UInt64) -> UInt32 { memories[0].load(GuestAddress(address)) ?? 0xDEAD }
