@@ -130,7 +130,8 @@ let package = Package(
 
     // Measurements.
     .executableTarget(
-      name: "InterpreterBenchmark", dependencies: ["Translator", "CPU", "DeviceModel", "Shm"],
+      name: "InterpreterBenchmark",
+      dependencies: ["Guests", "Translator", "CPU", "DeviceModel", "Shm"],
       path: "Benchmarks/interpreter",
       swiftSettings: [.swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility")]),
     .executableTarget(

@@ -2,23 +2,9 @@
 import CPU
 import DeviceModel
 import Glibc
+import Guests
 import Shm
 import Translator
-
-/// Nothing but memory.
-final class NoDevices: VCPUHost {
-  func readPort(_ port: UInt16, width: Int) -> UInt32 { 0xFFFF_FFFF }
-  func writePort(_ port: UInt16, width: Int, _ value: UInt32) {}
-  func readMemory(_ address: GuestAddress, width: Int) -> UInt64 { UInt64.max }
-  func writeMemory(_ address: GuestAddress, width: Int, _ value: UInt64) {}
-  func readMSR(_ index: UInt32) -> UInt64? { nil }
-  func writeMSR(_ index: UInt32, _ value: UInt64) -> Bool { false }
-  var taskPriority: UInt8 {
-    get { 0 }
-    set {}
-  }
-  var isA20Enabled: Bool { true }
-}
 
 /// A loop in flat 64-bit mode: code before the loop's count in ECX is set, instructions a round.
 struct Loop {

@@ -18,20 +18,6 @@ let isJSON = CommandLine.arguments.contains("json")
 let counter: UInt64 = 0x30_0000
 let unused: UInt64 = 0x40_0000
 
-final class Nobody: VCPUHost {
-  func readPort(_ port: UInt16, width: Int) -> UInt32 { ~0 }
-  func writePort(_ port: UInt16, width: Int, _ value: UInt32) {}
-  func readMemory(_ address: GuestAddress, width: Int) -> UInt64 { ~0 }
-  func writeMemory(_ address: GuestAddress, width: Int, _ value: UInt64) {}
-  func readMSR(_ index: UInt32) -> UInt64? { nil }
-  func writeMSR(_ index: UInt32, _ value: UInt64) -> Bool { false }
-  var taskPriority: UInt8 {
-    get { 0 }
-    set { _ = newValue }
-  }
-  var isA20Enabled: Bool { true }
-}
-
 /// Gives every right at once.
 final class Generous: PageRightsPolicy {
   private let memory: GuestMemory
@@ -48,7 +34,7 @@ memory.setSlots([MemorySlot(guest: GuestAddress(0), size: UInt64(ram.size), bloc
 let vm = try TCGAccelerator(cacheBytes: 4 << 20).makeVM(memory: memory, cpuid: GuestRun.cpuid)
 let policy = Generous(memory)
 memory.setRightsPolicy(policy)
-let vcpu = try vm.makeVCPU(id: VCPUID(0), apicID: APICID(0), host: Nobody())
+let vcpu = try vm.makeVCPU(id: VCPUID(0), apicID: APICID(0), host: NoDevices())
 // again: inc dword [0x300000]; jmp again
 memory.write(GuestAddress(0x1000), [0xFF, 0x05, 0x00, 0x00, 0x30, 0x00, 0xEB, 0xF8])
 var state = CPUState.reset(signature: 0)
