@@ -12,17 +12,13 @@ import Testing
 ///
 /// Wild drivers own the RAM at 0; what they do to the other RAM is an error of ours.
 private final class Board: Sendable {
-  static let wildSize: UInt64 = 1 << 20
-  static let tame: UInt64 = 0x5C00_0000
-  static let tameSize: UInt64 = 1 << 18
-  static let canaries = tame + 0x2_0000
-  static let canary: UInt8 = 0x5C
   static let bar: UInt64 = 0xC000
   static let commands: [UInt64] = [0x1F0, 0x170]
   static let controls: [UInt64] = [0x3F6, 0x376]
 
   let ports = AddressSpace(name: "io")
-  let memory = GuestMemory()
+  let ram: WatchedRAM
+  let memory: GuestMemory
   let bus = PCIBus()
   let graph = BlockGraph()
   let backends: [BlockBackend]
@@ -31,17 +27,8 @@ private final class Board: Sendable {
   let lines = [RecordedLine(), RecordedLine()]
 
   init() throws {
-    memory.setSlots([
-      MemorySlot(
-        guest: GuestAddress(0), size: Board.wildSize,
-        block: try RAMBlock(name: "wild", size: Int(Board.wildSize))),
-      MemorySlot(
-        guest: GuestAddress(Board.tame), size: Board.tameSize,
-        block: try RAMBlock(name: "tame", size: Int(Board.tameSize))),
-    ])
-    memory.write(
-      GuestAddress(Board.canaries),
-      [UInt8](repeating: Board.canary, count: Int(Board.tame + Board.tameSize - Board.canaries)))
+    ram = try WatchedRAM()
+    memory = ram.memory
     let lines = lines
     let context = MachineContext(
       ports: ports, deviceMemory: AddressSpace(name: "memory"), memory: memory, clock: FakeClock(),
@@ -84,13 +71,6 @@ private final class Board: Sendable {
     ports.read(port, width: width, vcpu: VCPUID(0))
   }
 
-  /// Whether nobody wrote where nobody may.
-  var isIntact: Bool {
-    memory.read(
-      GuestAddress(Board.canaries), count: Int(Board.tame + Board.tameSize - Board.canaries))?
-      .allSatisfy { $0 == Board.canary } ?? false
-  }
-
   /// Writes parameters and a command of 48-bit addressing with small numbers.
   func command(_ channel: Int, _ code: UInt64, block: UInt64, count: UInt64, drive: UInt64 = 0) {
     let port = Board.commands[channel]
@@ -107,10 +87,10 @@ private final class Board: Sendable {
   /// Moves the first sector of the second channel's disk by the bus master; whether the drive says that all is well.
   func transfer(toMemory: Bool) -> Bool {
     let master = Board.bar + 8
-    _ = memory.store(GuestAddress(Board.tame), Board.tame + 0x1000 | 512 << 32 | 1 << 63)
+    _ = memory.store(GuestAddress(WatchedRAM.tame), WatchedRAM.tame + 0x1000 | 512 << 32 | 1 << 63)
     out(master, 0)
     out(master + 2, 6)
-    out(master + 4, Board.tame, width: 4)
+    out(master + 4, WatchedRAM.tame, width: 4)
     command(1, toMemory ? 0x25 : 0x35, block: 0, count: 1)
     out(master, toMemory ? 9 : 1)
     let end = HostClock.monotonic + 30_000_000_000
@@ -124,6 +104,8 @@ private final class Board: Sendable {
 
 /// Drivers of the IDE controller that break every rule with transfers in flight.
 @Suite(.timeLimit(.minutes(15))) struct HostileIDETests {
+  init() { MainLoopThread.start() }
+
   /// Writes a table: short or unterminated, odd, crossing 64 KiB, naming nothing, or itself.
   private static func layTable(_ random: inout SeededGenerator, _ board: Board) -> UInt64 {
     let place: UInt64
@@ -147,7 +129,7 @@ private final class Board: Sendable {
       let isLast = entry == count - 1 && random.next() % 4 != 0
       let at = GuestAddress(place & ~3 + entry * 8)
       // Never into the RAM that is not ours.
-      if at.rawValue < Board.wildSize {
+      if at.rawValue < WatchedRAM.wildSize {
         _ = board.memory.store(at, address | length << 32 | (isLast ? 1 << 63 : 0))
       }
     }
@@ -254,7 +236,7 @@ private final class Board: Sendable {
       var good = 0
       for number in 0..<200 where !movesRegisters {
         let bytes = [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 512)
-        let place = GuestAddress(Board.tame + 0x1000)
+        let place = GuestAddress(WatchedRAM.tame + 0x1000)
         board.memory.write(place, bytes)
         let wrote = board.transfer(toMemory: false)
         board.memory.write(place, [UInt8](repeating: 0xEE, count: 512))
@@ -266,7 +248,7 @@ private final class Board: Sendable {
     }
     try await (one, other)
     #expect(try await tame == (movesRegisters ? 0 : 200))
-    #expect(board.isIntact)
+    #expect(board.ram.isIntact)
 
     // A reset ends it all, and the channel works.
     board.controller.reset(.cold)

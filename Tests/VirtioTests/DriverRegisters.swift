@@ -1,4 +1,5 @@
 import DeviceModel
+import PCI
 import Shm
 
 /// The registers of a function's modern interface (virtio 1.1, 4.1.4.3), as a driver uses them.
@@ -43,4 +44,23 @@ struct DriverRegisters {
 
   /// Whether the device wants a reset because the rules were broken.
   var isBroken: Bool { read(0x14, 1) & 64 != 0 }
+}
+
+/// Several functions of one machine, device 4 of the bus and the ones behind it: each has its registers in a window of its own.
+extension DriverRegisters {
+  private static func window(_ index: UInt8) -> UInt64 { 0xC000_0000 + UInt64(index) << 16 }
+
+  init(of index: UInt8, in devices: AddressSpace) {
+    self.init(devices: devices, window: DriverRegisters.window(index))
+  }
+
+  /// Maps all BARs of a function, as firmware does: its registers, those of MSI-X, and ports.
+  static func map(_ index: UInt8, of bus: PCIBus) {
+    let function = bus.function(at: PCIAddress(device: 4 + index))
+    function?.writeConfiguration(0x20, width: 4, UInt32(window(index)))
+    function?.writeConfiguration(0x24, width: 4, 0)
+    function?.writeConfiguration(0x14, width: 4, 0xD000_0000 + UInt32(index) << 16)
+    function?.writeConfiguration(0x10, width: 4, 0xC000 + UInt32(index) << 8)
+    function?.writeConfiguration(0x04, width: 4, 7)
+  }
 }

@@ -28,13 +28,9 @@ private final class Echo: RandomSource {
 ///
 /// Wild drivers own the RAM at 0; what they do to the other RAM is an error of ours.
 private final class Board: Sendable {
-  static let wildSize: UInt64 = 1 << 20
-  static let tame: UInt64 = 0x5C00_0000
-  static let tameSize: UInt64 = 1 << 20
-  static let canaries = tame + 0x8_0000
-  static let canary: UInt8 = 0x5C
   let devices = AddressSpace(name: "memory")
-  let memory = GuestMemory()
+  let ram: WatchedRAM
+  let memory: GuestMemory
   let bus = PCIBus()
   let graph = BlockGraph()
   let backends: [BlockBackend]
@@ -43,17 +39,8 @@ private final class Board: Sendable {
 
   @MainLoop
   init(_ thread: IOThread?) throws {
-    memory.setSlots([
-      MemorySlot(
-        guest: GuestAddress(0), size: Board.wildSize,
-        block: try RAMBlock(name: "wild", size: Int(Board.wildSize))),
-      MemorySlot(
-        guest: GuestAddress(Board.tame), size: Board.tameSize,
-        block: try RAMBlock(name: "tame", size: Int(Board.tameSize))),
-    ])
-    memory.write(
-      GuestAddress(Board.canaries),
-      [UInt8](repeating: Board.canary, count: Int(Board.tame + Board.tameSize - Board.canaries)))
+    ram = try WatchedRAM()
+    memory = ram.memory
     let line = RecordedLine()
     let context = MachineContext(
       ports: AddressSpace(name: "io"), deviceMemory: devices, memory: memory, clock: FakeClock(),
@@ -88,32 +75,11 @@ private final class Board: Sendable {
     functions.append(VirtioRandomPCI(placement(2), transport, .init(), source: Echo()))
     var options = Balloon.Settings()
     options.freePageReporting = true
-    balloon = VirtioBalloonPCI(placement(3), transport, options, ramSize: Board.wildSize)
+    balloon = VirtioBalloonPCI(placement(3), transport, options, ramSize: WatchedRAM.wildSize)
     functions.append(balloon)
     self.functions = functions
     for function in functions { try function.realize(in: context) }
-    for index in UInt8(0)..<4 { map(index) }
-  }
-
-  /// Maps the function's registers, as firmware does.
-  func map(_ index: UInt8) {
-    let function = bus.function(at: PCIAddress(device: 4 + index))
-    function?.writeConfiguration(0x20, width: 4, UInt32(window(index)))
-    function?.writeConfiguration(0x24, width: 4, 0)
-    function?.writeConfiguration(0x14, width: 4, 0xD000_0000 + UInt32(index) << 16)
-    function?.writeConfiguration(0x10, width: 4, 0xC000 + UInt32(index) << 8)
-    function?.writeConfiguration(0x04, width: 4, 7)
-  }
-  func window(_ index: UInt8) -> UInt64 { 0xC000_0000 + UInt64(index) << 16 }
-  func registers(_ index: UInt8) -> DriverRegisters {
-    DriverRegisters(devices: devices, window: window(index))
-  }
-
-  /// Whether nobody wrote where nobody may.
-  var isIntact: Bool {
-    memory.read(
-      GuestAddress(Board.canaries), count: Int(Board.tame + Board.tameSize - Board.canaries))?
-      .allSatisfy { $0 == Board.canary } ?? false
+    for index in UInt8(0)..<4 { DriverRegisters.map(index, of: bus) }
   }
 }
 
@@ -208,7 +174,7 @@ private final class Board: Sendable {
     default:
       if random.next() % 8 == 0 {
         board.functions[Int(index)].reset(.warm)
-        board.map(index)
+        DriverRegisters.map(index, of: board.bus)
       } else {
         for offset in 0..<16 as Range<UInt64> { _ = registers.read(0x2000 + offset * 4, 4) }
       }
@@ -217,7 +183,7 @@ private final class Board: Sendable {
 
   private static func run(_ board: Board, _ index: UInt8, _ seed: UInt64, rounds: Int) {
     var random = SeededGenerator(seed: seed)
-    let registers = board.registers(index)
+    let registers = DriverRegisters(of: index, in: board.devices)
     for round in 0..<rounds {
       let packed: UInt64 = round % 3 == 0 ? 1 << 34 : 0
       for ring in rings {
@@ -278,16 +244,17 @@ private final class Board: Sendable {
       HostileDiskTests.run(board, index, seed &+ 100, rounds: rounds)
     }
     async let tame: Int = HostThread.value(name: "neighbour") {
-      let registers = board.registers(1)
-      registers.start(features: 1 << 9, HostileDiskTests.tameRing(Board.tame))
+      let registers = DriverRegisters(of: 1, in: board.devices)
+      registers.start(features: 1 << 9, HostileDiskTests.tameRing(WatchedRAM.tame))
       var good = 0
       for number in 0..<200 as Range<UInt16> {
         let bytes = [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 512)
-        board.memory.write(GuestAddress(Board.tame + 0x5000), bytes)
-        let wrote = HostileDiskTests.ask(board, registers, Board.tame, 1, number &* 2)
-        board.memory.write(GuestAddress(Board.tame + 0x5000), [UInt8](repeating: 0, count: 512))
-        let read = HostileDiskTests.ask(board, registers, Board.tame, 0, number &* 2 &+ 1)
-        let data = board.memory.read(GuestAddress(Board.tame + 0x5000), count: 512)
+        board.memory.write(GuestAddress(WatchedRAM.tame + 0x5000), bytes)
+        let wrote = HostileDiskTests.ask(board, registers, WatchedRAM.tame, 1, number &* 2)
+        board.memory.write(
+          GuestAddress(WatchedRAM.tame + 0x5000), [UInt8](repeating: 0, count: 512))
+        let read = HostileDiskTests.ask(board, registers, WatchedRAM.tame, 0, number &* 2 &+ 1)
+        let data = board.memory.read(GuestAddress(WatchedRAM.tame + 0x5000), count: 512)
         if wrote == 0, read == 0, data == bytes { good += 1 }
       }
       return good
@@ -301,16 +268,16 @@ private final class Board: Sendable {
     }
     try await (one, other)
     #expect(try await tame == 200)
-    #expect(!board.registers(1).isBroken)
-    #expect(board.isIntact)
+    #expect(!DriverRegisters(of: 1, in: board.devices).isBroken)
+    #expect(board.ram.isIntact)
 
     // A driver that behaves finds the device as new.
     board.functions[Int(index)].reset(.cold)
-    board.map(index)
+    DriverRegisters.map(index, of: board.bus)
     #expect(board.backends[0].inFlight == 0)
     #expect(board.backends[0].parkedCount == 0)
     board.memory.write(GuestAddress(0x2_0000), [UInt8](repeating: 0, count: 0x1_0000))
-    let registers = board.registers(index)
+    let registers = DriverRegisters(of: index, in: board.devices)
     registers.start(features: index == 0 ? 1 << 9 : 0, Self.tameRing(0x2_0000))
     #expect(!registers.isBroken)
     if index == 0 {
@@ -342,7 +309,7 @@ private final class Board: Sendable {
     let board = try Board(hasThread ? IOThread(name: "resets") : nil)
     let backend = board.backends[0]
     backend.setErrorPolicy(read: .report, write: .report)
-    let registers = board.registers(0)
+    let registers = DriverRegisters(of: 0, in: board.devices)
     let base: UInt64 = 0x2_0000
     for round in 0..<200 {
       board.memory.write(GuestAddress(base), [UInt8](repeating: 0, count: 0x8000))
@@ -367,7 +334,7 @@ private final class Board: Sendable {
       case 0: registers.write(0x14, 1, 0)
       case 1:
         board.functions[0].reset(.warm)
-        board.map(0)
+        DriverRegisters.map(0, of: board.bus)
       default:
         // Another driver starts at once.
         registers.write(0x14, 1, 0)

@@ -82,22 +82,7 @@ private final class Machine {
       functions.append(device)
     }
     functions.append(serial)
-    for index in UInt8(0)..<3 { map(index) }
-  }
-
-  /// Maps the function's registers, as firmware does.
-  func map(_ index: UInt8) {
-    let function = bus.function(at: PCIAddress(device: 4 + index))
-    function?.writeConfiguration(0x20, width: 4, UInt32(window(index)))
-    function?.writeConfiguration(0x24, width: 4, 0)
-    function?.writeConfiguration(0x14, width: 4, 0xD000_0000 + UInt32(index) << 16)
-    function?.writeConfiguration(0x10, width: 4, 0xC000 + UInt32(index) << 8)
-    function?.writeConfiguration(0x04, width: 4, 7)
-  }
-
-  nonisolated func window(_ index: UInt8) -> UInt64 { 0xC000_0000 + UInt64(index) << 16 }
-  nonisolated func registers(_ index: UInt8) -> DriverRegisters {
-    DriverRegisters(devices: devices, window: window(index))
+    for index in UInt8(0)..<3 { DriverRegisters.map(index, of: bus) }
   }
 }
 
@@ -168,7 +153,7 @@ private final class Machine {
   func aDriverBreaksItsOwnDeviceOnly(_ index: UInt8, _ seed: UInt64) async throws {
     let machine = try Machine()
     let (memory, bus) = (machine.memory, machine.bus)
-    let registers = machine.registers(index)
+    let registers = DriverRegisters(of: index, in: machine.devices)
     let over = Flag()
     async let wild: Void = HostThread.value(name: "driver") {
       var random = SeededGenerator(seed: seed)
@@ -183,7 +168,7 @@ private final class Machine {
       over.set()
     }
     // The well-behaved neighbour works in between.
-    let neighbour = machine.registers(1)
+    let neighbour = DriverRegisters(of: 1, in: machine.devices)
     let ring = DriverRegisters.Ring(
       descriptors: 0x8_0000, available: 0x8_1000, used: 0x8_2000)
     let receive = DriverRegisters.Ring(
@@ -212,7 +197,7 @@ private final class Machine {
     #expect(sent > 0)
 
     // A driver that behaves finds the device as new.
-    machine.map(index)
+    DriverRegisters.map(index, of: machine.bus)
     for ring in Self.rings(0x2_0000) {
       memory.write(GuestAddress(ring.descriptors), [UInt8](repeating: 0, count: 0x1000))
     }
