@@ -244,7 +244,9 @@ final class LinkedNodes: Sendable {
         try transport.request(FrameHeader(.portRead), to: NodeID(rawValue: 1))
       }
     }
-    HostClock.sleep(nanoseconds: 20_000_000)
+    // The request has come; nobody answers it.
+    let asked = IOBuffer(count: FrameHeader.size)
+    #expect(other.receive(into: asked, 0..<asked.count, waits: true) == FrameHeader.size)
     other.shutDown()
     asker.join()
     #expect(recorder.wait { $0.lostNodes == [NodeID(rawValue: 1)] })

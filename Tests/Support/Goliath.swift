@@ -26,7 +26,16 @@ package final class Goliath: Sendable {
     return Process.isThere(beside) ? beside : Checkout.root + "/.build/release/\(name)"
   }
 
-  /// A new folder under the temporary folder.
+  /// Made by this process; what nobody has removed goes at its end.
+  private static let folders: Mutex<[String]> = {
+    atexit {
+      let left = Goliath.folders.withLock { $0 }.filter(Process.isThere)
+      if !left.isEmpty { _ = try? Process.output(["rm", "-rf"] + left) }
+    }
+    return Mutex([])
+  }()
+
+  /// A new folder under the temporary folder, for this process's life at most.
   package static func temporaryFolder() -> String {
     let base = unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/tmp"
     var template = Array("\(base)/goliath-test-XXXXXX".utf8CString)
@@ -35,7 +44,9 @@ package final class Goliath: Sendable {
       guard let start = buffer.baseAddress, let made = unsafe mkdtemp(start) else {
         return base
       }
-      return unsafe String(cString: made)
+      let folder = unsafe String(cString: made)
+      folders.withLock { $0.append(folder) }
+      return folder
     }
   }
 
