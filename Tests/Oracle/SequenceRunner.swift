@@ -46,19 +46,15 @@ final class SequenceRunner {
         let part = pending[start..<min(start + Self.batch, pending.count)]
         let results = try hosts.run(part.map { piece(list[$0]) })
         for (index, result) in zip(part, results) {
-          outcomes[index] = result
           // Where an endless one was when it was stopped is a matter of time, not of its number.
-          guard lengthen, round < 23, let result, result.vector != UInt64(ORACLE_ENDLESS) else {
-            continue
-          }
+          let isEndless = result?.vector == UInt64(ORACLE_ENDLESS)
+          outcomes[index] = isEndless ? nil : result
+          guard lengthen, round < 23, let result, !isEndless else { continue }
           if shorten(&list[index], result, round) { again.append(index) }
         }
         start += Self.batch
       }
       pending = again
-    }
-    for index in list.indices where outcomes[index]?.vector == UInt64(ORACLE_ENDLESS) {
-      outcomes[index] = nil
     }
     return outcomes
   }
@@ -107,7 +103,7 @@ final class SequenceRunner {
       return judge == nil ? nil : Failure(mode: "interpreter", text: problem)
     }
     if let given = judge, !SequenceRunner.tookNarrowBranch(given, own) {
-      let licensed = isHost ? SequenceRunner.withLicence(sequence, given, own) : given
+      let licensed = SequenceRunner.withLicence(sequence, given, own)
       judge = licensed
       let text = compare(
         sequence, licensed, own, exactFlags: true, names: (judgeName, "interpreter"))
@@ -142,9 +138,25 @@ final class SequenceRunner {
   // MARK: - Comparison
 
   /// Whether the host got lost by a near branch with an operand-size prefix, which ends below 64 KiB on AMD's processors and which Intel's (and ours)
-  /// take as one without the prefix. Such are not generated, but code that changes itself may make one.
+  /// take as one without the prefix. Such are not generated, but code that changes itself, or is entered in the middle, may have one.
   private static func tookNarrowBranch(_ host: OracleOutcome, _ own: OracleOutcome) -> Bool {
     host.vector == 14 && host.rip <= 0xFFFF && host.faultAddress == host.rip && own.rip != host.rip
+      && host.code.indices.contains { isNarrowBranch(host.code[$0...]) }
+  }
+
+  /// Whether an instruction that begins so is a near branch behind an operand-size prefix.
+  private static func isNarrowBranch(_ code: ArraySlice<UInt8>) -> Bool {
+    guard code.first == 0x66 else { return false }
+    let prefixes: Set<UInt8> = [0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3]
+    var rest = code.dropFirst().drop { prefixes.contains($0) }
+    if let rex = rest.first, rex & 0xF0 == 0x40 { rest = rest.dropFirst() }
+    guard let opcode = rest.first, let next = rest.dropFirst().first else { return false }
+    switch opcode {
+    case 0x70...0x7F, 0xC2, 0xC3, 0xE0...0xE3, 0xE8, 0xE9, 0xEB: return true
+    case 0x0F: return next & 0xF0 == 0x80
+    case 0xFF: return [2, 4].contains(next >> 3 & 7)
+    default: return false
+    }
   }
 
   /// The host's outcome, with the interpreter's in what processors do in ways of their own: which operand of a CMPS they read first, when neither can be
